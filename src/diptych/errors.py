@@ -1,0 +1,37 @@
+"""What a user did wrong: one line that says what, where, and what to type instead.
+
+The command line prints the line and exits with code 2, without a traceback. ``assert`` is for our own invariants.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can put right; its text is one line."""
+
+
+class ConfigError(UserError):
+    """An option or a configuration value is unknown or out of range."""
+
+
+class DataError(UserError):
+    """The pictures, their labels or their folder cannot be used as asked."""
+
+
+class RunFolderError(UserError):
+    """A run folder is missing, not ours, not empty, damaged, or cannot be written."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"``, or the list of what is known where nothing is close.
+
+    Args:
+        word: what the user typed.
+        known: every word that would have been accepted.
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(options)}"

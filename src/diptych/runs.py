@@ -1,0 +1,178 @@
+"""The run folder: its paths, its marker, and its files that are written whole or not at all.
+
+::
+
+    RUN/  .diptych-run               the marker: this folder is ours, so --overwrite may delete it
+          run.json                   the complete configuration, versions, git commit, data fingerprint, choices made
+          metrics.jsonl              one JSON object a line (see ``pretrain/recorder.py``)
+          log.txt                    what was said on the terminal
+          checkpoints/step-000123/   weights.safetensors, state.pt, meta.json; ``last`` and ``best`` point to one
+          backbone.safetensors, backbone.json
+          views.png                  the first pictures with their two views
+          evaluation/<name>.json     and <name>-neighbors.png
+          quarantine.jsonl           pictures that could not be read, and why
+          report.html
+"""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import RunFolderError
+
+MARKER = ".diptych-run"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields a temporary path in the same folder, then fsyncs and renames it.
+
+    Raises:
+        RunFolderError: the disk is full, or the folder may not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFolderError(
+                f"the disk is full: {path} was not written and what was there is untouched; free some space, then "
+                "continue with `diptych pretrain --resume RUN`"
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError):
+            raise RunFolderError(f"cannot write {path} ({error.strerror}); choose another folder with --out") from error
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as indented JSON, whole or not at all. NaN and infinities are refused: JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: the file is missing, not readable, or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise RunFolderError(f"cannot read {path} ({reason}); is {path.parent} the folder given to --out?") from error
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{path} should hold a JSON object")
+    return value
+
+
+class RunFolder:
+    """Paths inside one run folder, and its append-only files."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "run.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.log = self.path / "log.txt"
+        self.checkpoints = self.path / "checkpoints"
+        self.backbone_weights = self.path / "backbone.safetensors"
+        self.backbone = self.path / "backbone.json"
+        self.views = self.path / "views.png"
+        self.evaluation = self.path / "evaluation"
+        self.quarantine = self.path / "quarantine.jsonl"
+        self.report = self.path / "report.html"
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> "RunFolder":
+        """Make an empty run folder.
+
+        Args:
+            path: where; missing parents are made.
+            overwrite: delete what is there first, provided it carries our marker.
+
+        Raises:
+            RunFolderError: the folder is not empty (both ways on are printed), or not ours, or cannot be written.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            if not overwrite:
+                raise RunFolderError(
+                    f"{run.path} is not empty: to go on with it type `diptych pretrain --resume {run.path}`, to delete "
+                    f"it and start again add `--overwrite`, or choose another --out"
+                )
+            if not (run.path / MARKER).is_file():
+                raise RunFolderError(f"{run.path} was not made by diptych, so --overwrite will not delete it; choose another --out")
+            shutil.rmtree(run.path)
+        with writing_errors(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.path / MARKER, "This folder is a diptych run; `--overwrite` may delete it.\n")
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Open a run folder that exists.
+
+        Raises:
+            RunFolderError: there is none, or it was not made by diptych.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            raise RunFolderError(f"there is no run folder {run.path}; make one with `diptych pretrain DATA --out {run.path}`")
+        if not (run.path / MARKER).is_file() or not run.config.is_file():
+            raise RunFolderError(f"{run.path} is not a run folder of diptych (it has no run.json); give the folder named by --out")
+        return run
+
+    def append(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Append one JSON line to ``path`` (metrics or quarantine)."""
+        with writing_errors(path), open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def read_lines(self, path: Path) -> list[dict[str, Any]]:
+        """Read a file of JSON lines; empty where there is none. A last line cut short by a kill is left out."""
+        if not path.is_file():
+            return []
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+    def keep_metrics_before(self, step: int) -> None:
+        """Drop metric records at ``step`` and later: a resumed run writes them again."""
+        kept = [record for record in self.read_lines(self.metrics) if record["step"] < step]
+        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))

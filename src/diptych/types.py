@@ -1,0 +1,35 @@
+"""The tensors that travel: source → store → loader → views → method → loop.
+
+Shapes are written ``(B, C, H, W)``: B pictures in a batch, C channels, H × W pixels; ``D`` is an embedding's length.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+Views: TypeAlias = list[Tensor]
+"""Augmented versions of one batch, each ``(B, C, h, w)`` float32, normalised; row i of every view is picture i."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures as the loader yields them."""
+
+    images: Tensor
+    """``(B, C, H, W)`` uint8, values 0..255."""
+    indices: Tensor
+    """``(B,)`` int64: each picture's place in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutput:
+    """What a method returns for one batch of views."""
+
+    loss: Tensor
+    """Scalar float32, to be minimised."""
+    embeddings: Tensor
+    """``(B, D)`` float32, detached: what the loss compares (the projector's output), for the collapse diagnosis."""
+    metrics: Mapping[str, Tensor]
+    """Further scalars worth a curve, detached; may be empty."""
