@@ -122,3 +122,29 @@ def flatten(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         else:
             flat[f"{where}{key}"] = value
     return flat
+
+
+def with_settings(config: T, settings: Mapping[str, Any]) -> T:
+    """Return ``config`` with some of its settings changed, each named by its last part: ``{"epochs": 5}``.
+
+    Raises:
+        ConfigError: no setting has that name (with a suggestion), or the value has a wrong type or range.
+    """
+    values = to_dict(config)
+    owners = _owners(values)
+    for name, value in settings.items():
+        if name not in owners:
+            raise ConfigError(f"unknown setting '{name}'{suggest(name, owners)}")
+        owners[name][name] = value
+    return from_dict(type(config), values)
+
+
+def _owners(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Map each setting's own name to the object that holds it; names are unique across a configuration."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= _owners(value)
+        else:
+            found[key] = values
+    return found

@@ -4,11 +4,12 @@
 
     RUN/  .diptych-run               the marker: this folder is ours, so --overwrite may delete it
           run.json                   the complete configuration, versions, git commit, data fingerprint, choices made
-          metrics.jsonl              one JSON object a line (see ``pretrain/recorder.py``)
+          metrics.jsonl              one JSON object a line (see ``training/recorder.py``)
           log.txt                    what was said on the terminal
           checkpoints/step-000123/   weights.safetensors, state.pt, meta.json; ``last`` and ``best`` point to one
           backbone.safetensors, backbone.json
-          views.png                  the first pictures with their two views
+          views.png                  some pictures with their two views
+          loss.png                   the loss curve
           evaluation/<name>.json     and <name>-neighbors.png
           quarantine.jsonl           pictures that could not be read, and why
           report.html
@@ -113,6 +114,7 @@ class RunFolder:
         self.backbone_weights = self.path / "backbone.safetensors"
         self.backbone = self.path / "backbone.json"
         self.views = self.path / "views.png"
+        self.loss = self.path / "loss.png"
         self.evaluation = self.path / "evaluation"
         self.quarantine = self.path / "quarantine.jsonl"
         self.report = self.path / "report.html"
@@ -129,19 +131,31 @@ class RunFolder:
             RunFolderError: the folder is not empty (both ways on are printed), or not ours, or cannot be written.
         """
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            if not overwrite:
-                raise RunFolderError(
-                    f"{run.path} is not empty: to go on with it type `diptych pretrain --resume {run.path}`, to delete "
-                    f"it and start again add `--overwrite`, or choose another --out"
-                )
+        if not overwrite:
+            cls.refuse_if_used(path)
+        elif run._is_used():
             if not (run.path / MARKER).is_file():
-                raise RunFolderError(f"{run.path} was not made by diptych, so --overwrite will not delete it; choose another --out")
+                raise RunFolderError(
+                    f"{run.path} was not made by diptych, so --overwrite will not delete it; choose another --out"
+                )
             shutil.rmtree(run.path)
         with writing_errors(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.path / MARKER, "This folder is a diptych run; `--overwrite` may delete it.\n")
         return run
+
+    @classmethod
+    def refuse_if_used(cls, path: str | Path) -> None:
+        """Raise ``RunFolderError``, with both ways on, if there is anything at ``path``."""
+        run = cls(path)
+        if run._is_used():
+            raise RunFolderError(
+                f"{run.path} is not empty: to go on with it type `diptych pretrain --resume {run.path}`, to delete it and "
+                f"start again add `--overwrite` to `diptych pretrain DATA --out {run.path}`"
+            )
+
+    def _is_used(self) -> bool:
+        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Views: TypeAlias = list[Tensor]
 """Augmented versions of one batch, each ``(B, C, h, w)`` float32, normalised; row i of every view is picture i."""
@@ -33,3 +33,12 @@ class StepOutput:
     """``(B, D)`` float32, detached: what the loss compares (the projector's output), for the collapse diagnosis."""
     metrics: Mapping[str, Tensor]
     """Further scalars worth a curve, detached; may be empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterGroup:
+    """Parameters that are optimised alike."""
+
+    parameters: list[nn.Parameter]
+    constant_lr: bool = False
+    """Stay at the peak learning rate: neither warm-up nor decay."""

@@ -1,0 +1,171 @@
+"""The library's main calls, typed: what the command line does, from Python.
+
+>>> import diptych
+>>> run = diptych.pretrain("pictures/", "runs/mine", epochs=5)
+>>> proof = diptych.evaluate("runs/mine", "labelled/")
+>>> proof["verdict"]["sentence"]
+>>> backbone = diptych.load("runs/mine")
+>>> backbone.embed(["a.jpg", "b.jpg"])  # (2, 256) float32
+"""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from diptych.config import diff, with_settings
+from diptych.evaluate.run import evaluate as _evaluate
+from diptych.figures import view_pairs
+from diptych.frozen import FrozenBackbone, load
+from diptych.training.config import RunConfig
+from diptych.training.run import Order, RunResult, sample_views
+from diptych.training.run import pretrain as _pretrain
+from diptych.training.run import resume as _resume
+from diptych.progress import Terminal
+from diptych.recipes.book import DEFAULT, recipe
+from diptych.report.render import write_report
+
+__all__ = ["FrozenBackbone", "RunResult", "evaluate", "load", "order", "pretrain", "preview", "report", "resume"]
+
+Setting = str | int | float | bool | None | tuple[float, ...]
+
+
+def order(recipe_name: str, data: str, out: str | Path | None, settings: dict[str, Setting]) -> Order:
+    """Return a recipe's configuration for ``data`` with some settings changed, and the command that repeats it.
+
+    Raises:
+        UserError: an unknown recipe or setting, a value out of range, or pictures that cannot be read.
+    """
+    data_dir, limit = settings.get("data_dir"), settings.get("limit")
+    base = recipe(
+        recipe_name,
+        data,
+        data_dir if isinstance(data_dir, str) else None,
+        limit if isinstance(limit, int) else None,
+    )
+    return ordered(base, with_settings(base.config, settings), out)
+
+
+def ordered(base: Order, config: RunConfig, out: str | Path | None) -> Order:
+    """Return ``base`` with its configuration changed to ``config``; choices that the user overruled are left out."""
+    flags: list[str] = []
+    changed = set()
+    for name, _, value in diff(base.config, config):
+        flag = "--" + name.rpartition(".")[2].replace("_", "-")
+        changed.add(flag)
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+    where = ["--out", str(out)] if out else []
+    command = shlex.join(["diptych", "pretrain", config.data, *where, "--recipe", base.recipe, *flags])
+    choices = [choice for choice in base.choices if not changed & set(choice.what.split())]
+    return replace(base, config=config, choices=choices, command=command)
+
+
+def pretrain(
+    data: str,
+    out: str | Path,
+    *,
+    recipe: str = DEFAULT,
+    overwrite: bool = False,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+    **settings: Setting,
+) -> RunResult:
+    """Learn a representation from unlabeled pictures into the run folder ``out``.
+
+    Args:
+        data: a folder, .zip, .tar or .csv of pictures, or ``cifar10`` or ``photos``.
+        out: the run folder, empty or not there yet.
+        recipe: see ``diptych recipes``.
+        overwrite: delete an earlier run that lies at ``out``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+        settings: any setting of the recipe by its name: ``epochs=5``, ``batch_size=64``, ``seed=1``, ``limit=1000``.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    asked = order(recipe, data, out, settings)
+    return run_order(asked, out, overwrite=overwrite, device=device, terminal=terminal)
+
+
+def run_order(
+    asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None
+) -> RunResult:
+    """Run a complete order and write the run's first report."""
+    result = _pretrain(asked, out, overwrite=overwrite, device=device, terminal=terminal)
+    write_report(out)
+    return result
+
+
+def resume(
+    run: str | Path, *, config: RunConfig | None = None, device: str = "auto", terminal: Terminal | None = None
+) -> RunResult:
+    """Go on with an interrupted run, to the same loss curve as if it had not been interrupted.
+
+    Raises:
+        UserError: no such run, other settings than it was begun with, changed pictures, or a damaged checkpoint.
+    """
+    result = _resume(run, config=config, device=device, terminal=terminal)
+    write_report(run)
+    return result
+
+
+def evaluate(
+    run: str | Path,
+    data: str,
+    *,
+    data_dir: str | None = None,
+    protocol: Literal["standard", "keras"] = "standard",
+    limit: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+) -> dict[str, Any]:
+    """Prove whether pretraining helped: the backbone against its own random initialisation and raw pixels.
+
+    Args:
+        run: a finished run.
+        data: labelled pictures: class subfolders, an archive of them, a CSV ``file,label``, ``cifar10`` or ``photos``.
+        data_dir: where the archive of a named data set lies.
+        protocol: ``standard``, or the Keras example's own linear probe, ``keras``.
+        limit: use this many pictures of each split, drawn by a fixed seed.
+        seed: of the split and of the probes.
+        name: of the result, ``RUN/evaluation/NAME.json``; by default after ``data``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+
+    Returns:
+        What the JSON file holds: ``contenders``, ``differences``, ``verdict`` and how they came about.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    result = _evaluate(
+        run,
+        data,
+        data_dir=data_dir,
+        protocol=protocol,
+        limit=limit,
+        seed=seed,
+        name=name,
+        device=device,
+        terminal=terminal or Terminal(quiet=True),
+    )
+    write_report(run)
+    return result
+
+
+def report(run: str | Path) -> Path:
+    """Rewrite ``RUN/report.html`` from what lies in the run folder; returns its path."""
+    return write_report(run)
+
+
+def preview(asked: Order, out: str | Path) -> Path:
+    """Draw some pictures beside their two views, as a run would make them, into the PNG file ``out``."""
+    path = Path(out)
+    view_pairs(path, *sample_views(asked.config))
+    return path

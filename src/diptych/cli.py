@@ -1,0 +1,50 @@
+"""The command line's front door: help at once, everything else from ``commands``.
+
+Results go to standard output, everything else to standard error. A user's mistake is one line and exit code 2.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+from diptych.errors import UserError, suggest
+
+COMMANDS = ("pretrain", "evaluate", "preview", "report", "recipes")
+
+USAGE = """\
+diptych: learn image representations from unlabeled pictures, and prove whether it helped.
+
+  diptych pretrain DATA --out RUN       learn from a folder, .zip or .tar of pictures, or cifar10, or photos
+  diptych evaluate RUN LABELLED         did it help? against the same network untrained, and raw pixels
+  diptych preview DATA --out FILE.png   look at the two views before training
+  diptych report RUN                    rewrite RUN/report.html
+  diptych recipes                       the recipes: what each is for, what it was measured to do
+
+Every command takes --json (the result on standard output, nothing else there), --seed and --help.
+Start with: diptych pretrain photos --out runs/demo
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(metadata.version("diptych"))
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise UserError(f"unknown command '{words[0]}'{suggest(words[0], COMMANDS)}")
+        code: int = getattr(import_module("diptych.commands"), words[0])(words[1:])  # loads torch, so not before now
+        return code
+    except UserError as error:
+        print(f"diptych: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("diptych: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stderr.close()
+        return 0

@@ -1,0 +1,172 @@
+"""Pictures in a zip or tar file, read in place: nothing is extracted, so no member can be written anywhere.
+
+Links, devices and members whose path is absolute or climbs out with ``..`` are left out and counted.
+"""
+
+import contextlib
+import gzip
+import lzma
+import shutil
+import stat
+import tarfile
+import tempfile
+import threading
+import weakref
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from diptych.data.decode import BadPicture, check_bytes
+from diptych.data.layout import EXTENSIONS, is_picture
+from diptych.data.source import Entry, Listing
+from diptych.errors import DataError
+
+GZIP_MAGIC = b"\x1f\x8b"
+ENCRYPTED = 0x1
+"""Bit of a zip member's flags."""
+DAMAGED = (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+"""What reading a member of a zip file raises."""
+UNSAFE = "absolute paths, or paths that climb out with .."
+NOT_A_FILE = "links or devices"
+MIN_FREE = 1 << 26
+"""Bytes left on the disk of temporary files when a compressed tar is unpacked there."""
+
+
+def open_zip(path: Path) -> Listing:
+    """List the pictures in a zip file.
+
+    Raises:
+        DataError: it cannot be read, is not a zip file, or holds no pictures.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _cannot_open(path, "zip", error) from error
+    members: dict[str, zipfile.ZipInfo] = {}
+    left_out: Counter[str] = Counter()
+    for member in archive.infolist():
+        name = member.filename.replace("\\", "/")
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if member.is_dir() or not name.lower().endswith(EXTENSIONS):
+            continue
+        if _is_unsafe(name):
+            left_out[UNSAFE] += 1
+        elif not is_picture(_tidy(name)):
+            continue
+        elif kind not in (0, stat.S_IFREG):
+            left_out[NOT_A_FILE] += 1
+        elif member.flag_bits & ENCRYPTED:
+            left_out["encrypted"] += 1
+        else:
+            members[_tidy(name)] = member  # as unzip does, the last one of a name stands
+
+    def load(name: str) -> bytes:
+        member = members[name]
+        check_bytes(member.file_size, name)
+        try:
+            return archive.read(member)  # zipfile locks the file it shares; never more than file_size bytes
+        except DAMAGED as error:
+            raise BadPicture(name, f"damaged in the zip file ({error})") from error
+
+    entries = [Entry(name, member.file_size, member.CRC) for name, member in members.items()]
+    return _listing(path, entries, load, left_out)
+
+
+def open_tar(path: Path) -> Listing:
+    """List the pictures in a tar file, plain or compressed by gzip.
+
+    A compressed one can only be read from its start, so it is unpacked as a whole, once, into a temporary file without
+    a name, which vanishes with the process.
+
+    Raises:
+        DataError: it cannot be read, is not a tar file, holds no pictures, or does not fit on the disk.
+    """
+    with contextlib.ExitStack() as on_error:
+        try:
+            file = on_error.enter_context(_plain_tar(path))
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                found = list(archive)
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise _cannot_open(path, "tar", error) from error
+        on_error.pop_all()  # no error: the file stays open for as long as `load` is there
+    places: dict[str, tuple[int, int]] = {}
+    entries: dict[str, Entry] = {}
+    left_out: Counter[str] = Counter()
+    for member in found:
+        name = _tidy(member.name)
+        if member.isdir() or not name.lower().endswith(EXTENSIONS):
+            continue
+        if _is_unsafe(member.name):
+            left_out[UNSAFE] += 1
+        elif not is_picture(name):
+            continue
+        elif not member.isreg() or member.issparse():
+            left_out[NOT_A_FILE] += 1
+        else:
+            places[name] = (member.offset_data, member.size)
+            entries[name] = Entry(name, member.size, int(member.mtime * 1e9))
+    lock = threading.Lock()
+
+    def load(name: str) -> bytes:
+        first, size = places[name]
+        check_bytes(size, name)
+        with lock:
+            file.seek(first)
+            content = file.read(size)
+        if len(content) < size:
+            raise BadPicture(name, "cut short: the tar file ends before it does")
+        return content
+
+    weakref.finalize(load, file.close)
+    return _listing(path, list(entries.values()), load, left_out)
+
+
+def _plain_tar(path: Path) -> IO[bytes]:
+    file = open(path, "rb")
+    if file.read(2) != GZIP_MAGIC:
+        file.seek(0)
+        return file
+    file.close()
+    plain = tempfile.TemporaryFile()
+    try:
+        with gzip.open(path) as packed:
+            while block := packed.read(1 << 24):
+                if shutil.disk_usage(tempfile.gettempdir()).free < len(block) + MIN_FREE:
+                    raise DataError(
+                        f"{path} does not fit on the disk of temporary files ({tempfile.gettempdir()}) when unpacked; "
+                        "unpack it yourself and give the folder"
+                    )
+                plain.write(block)
+        plain.seek(0)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
+
+
+def _listing(path: Path, entries: list[Entry], load: Callable[[str], bytes], left_out: Counter[str]) -> Listing:
+    reasons = [f"{count} left out ({reason})" for reason, count in sorted(left_out.items())]
+    if not entries:
+        raise DataError(f"{path} holds no pictures{f', {reasons[0]}' if reasons else ''}; give an archive that does")
+    return Listing(entries=sorted(entries), load=load, left_out=reasons)
+
+
+def _tidy(name: str) -> str:
+    """Drop the leading ``./`` that tar writes."""
+    return name.removeprefix("./")
+
+
+def _is_unsafe(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/")
+
+
+def _cannot_open(path: Path, kind: str, error: Exception) -> DataError:
+    reason = (
+        error.strerror
+        if isinstance(error, OSError) and error.strerror
+        else f"not a {kind} file, or damaged: {' '.join(str(error).split())}"
+    )
+    return DataError(f"cannot read {path} ({reason}); check or fetch it again")

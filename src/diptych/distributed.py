@@ -1,0 +1,119 @@
+"""Many processes, one run: what ``torchrun`` starts, this file joins.
+
+Alone, every function is a no-op, so that the loop reads the same on a laptop and on many nodes.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among those of the run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that writes files and prints."""
+        return self.rank == 0
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Join the process group if ``torchrun`` started this process, and leave it at the end.
+
+    gloo on CPUs, NCCL where every process of the node has a GPU.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield World()
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    cuda = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
+    if cuda:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), local)
+    finally:
+        dist.destroy_process_group()
+
+
+def pick_device(name: str, world: World) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device; ``auto`` takes a GPU where there is one."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", world.local_rank if world.size > 1 else torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device(name)
+
+
+def wrapped(module: nn.Module, world: World) -> nn.Module:
+    """Return ``module`` so that its backward pass averages gradients over all processes.
+
+    Batch norm statistics are shared across processes on GPUs (SyncBatchNorm exists for CUDA only); on CPUs each
+    process normalises its own slice.
+    """
+    if world.size == 1:
+        return module
+    if next(module.parameters()).is_cuda:
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=True)
+
+
+def any_rank(flag: bool | Tensor, device: torch.device, world: World) -> bool:
+    """True on every process if ``flag`` is true on at least one: no process may stop or go on alone."""
+    if world.size == 1:
+        return bool(flag)
+    shared = torch.as_tensor(flag, device=device).to(torch.int32).reshape(1).clone()
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return bool(shared.item())
+
+
+def mean_over_ranks(value: Tensor, world: World) -> Tensor:
+    """Mean of a scalar over all processes."""
+    if world.size == 1:
+        return value
+    shared = value.detach().float().clone()
+    dist.all_reduce(shared)
+    return shared / world.size
+
+
+def barrier(world: World) -> None:
+    """Wait until every process is here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+class StopFlag:
+    """Set by SIGINT or SIGTERM: the loop writes a checkpoint at the next step and returns. A second one kills."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopFlag":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread: the host program keeps its handlers
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.asked = True

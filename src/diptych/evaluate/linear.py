@@ -1,0 +1,191 @@
+"""The linear probe: multinomial logistic regression to convergence on standardised, frozen features.
+
+Minimised is  mean cross-entropy + l2 / 2 · ‖W‖²  (the bias is free), which is scikit-learn's objective with
+C = 1 / (l2 · N). The L2 strength is the one with the lowest cross-entropy on a stratified fifth of the *training*
+pictures, along a path from strong to weak; the probe is then fitted again on all of them. Test pictures play no part.
+
+Why not scikit-learn's solver: features are so correlated that plain L-BFGS needs hundreds of iterations. The penalty
+does not change when features are rotated, so we rotate them to their principal axes; there the Hessian is close to
+diagonal (Böhning 1992: at uniform predictions it is (1/K)(I - 1/K) ⊗ covariance), and scaling each axis by its root
+makes L-BFGS converge in tens of iterations. Same minimum, an eighth of the time on 10,000 × 256 features.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from diptych.errors import DataError
+from diptych.evaluate.features import Features
+from diptych.seeding import SPLIT, generator
+
+L2_GRID = tuple(10.0 ** (half / 2) for half in range(4, -13, -1))
+"""From 100 (all but a constant prediction) to 1e-6 (all but unpenalised), in half decades."""
+HELD_OUT = 0.2
+"""Fraction of the training pictures on which the L2 strength is chosen."""
+PATIENCE = 3
+"""Steps along the path without a better held-out cross-entropy, after which weaker penalties are not tried."""
+TOLERANCE = 1e-4
+"""Converged: no entry of the gradient, in the scaled coordinates, is larger."""
+MAX_ITERATIONS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """A fitted probe and how it was come by."""
+
+    predictions: Tensor
+    """``(M,)`` int64, of the test pictures."""
+    l2: float
+    at_edge: bool
+    """The chosen strength is the grid's strongest or weakest: a better one may lie outside."""
+    iterations: int
+    """Of the last fit, on all training pictures."""
+    converged: bool
+    """Every fit reached the tolerance."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A minimum: logits are ``x @ weights + bias``."""
+
+    weights: Tensor
+    """``(D, K)`` float32."""
+    bias: Tensor
+    """``(K,)`` float32."""
+    iterations: int
+    converged: bool
+
+
+class Problem:
+    """Logistic regression on one set of features, for any L2 strength.
+
+    Args:
+        values: ``(N, D)`` float32, standardised.
+        labels: ``(N,)`` int64, below ``classes``.
+        classes: K.
+    """
+
+    def __init__(self, values: Tensor, labels: Tensor, classes: int) -> None:
+        self._axes, self._variances = _principal_axes(values)
+        self._x = values @ self._axes
+        self._onehot = F.one_hot(labels, classes).float()
+        self._classes = classes
+        self._coefficients = torch.zeros(self._x.shape[1], classes)  # where the next solution starts from
+        self._bias = torch.zeros(classes)
+
+    def solve(self, l2: float, max_iterations: int = MAX_ITERATIONS) -> Solution:
+        """Minimise for one strength, starting from the last solution."""
+        scale = (self._variances / self._classes + l2).rsqrt()[:, None]
+        scaled, bias = self._coefficients / scale, self._bias.clone()  # L-BFGS changes both in place
+        optimizer = torch.optim.LBFGS(
+            [scaled, bias],
+            max_iter=max_iterations,
+            tolerance_grad=TOLERANCE,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
+
+        @torch.no_grad()
+        def loss() -> Tensor:
+            coefficients = scale * scaled
+            log_p = F.log_softmax(torch.addmm(bias, self._x, coefficients), dim=1)
+            slope = (log_p.exp() - self._onehot) / len(self._x)
+            gradient = (slope.T @ self._x).T  # several times as fast as x.T @ slope: rows are read in their order
+            scaled.grad = (scale * (gradient + l2 * coefficients)).contiguous()
+            bias.grad = slope.sum(dim=0)
+            # float64 sums: near the minimum steps change the loss by less than float32 resolves
+            likelihood = (self._onehot * log_p).sum(dtype=torch.float64) / len(self._x)
+            return l2 / 2 * coefficients.square().sum(dtype=torch.float64) - likelihood
+
+        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        loss()  # the line search need not end where it looked last
+        assert scaled.grad is not None and bias.grad is not None
+        steepest = max(scaled.grad.abs().max().item(), bias.grad.abs().max().item())
+        self._coefficients, self._bias = scale * scaled, bias
+        return Solution(
+            weights=self._axes @ self._coefficients,
+            bias=self._bias,
+            iterations=optimizer.state[scaled]["n_iter"],
+            converged=steepest <= TOLERANCE,
+        )
+
+
+def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return orthonormal axes ``(D, R)`` that span the rows, R = min(N, D), and the variance ``(R,)`` along each.
+
+    The penalised solution lies in the span of the rows, so fewer pictures than features lose nothing.
+    """
+    basis = torch.linalg.qr(x.T).Q if len(x) < x.shape[1] else None
+    spanned = x if basis is None else x @ basis
+    variances, axes = torch.linalg.eigh((spanned.T @ spanned / len(x)).double())
+    rotation = axes.float() if basis is None else basis @ axes.float()
+    return rotation, variances.clamp_min(0).float()
+
+
+def hold_out(labels: Tensor, seed: int, fraction: float = HELD_OUT) -> tuple[Tensor, Tensor]:
+    """Split rows by class: ``(rows to fit on, rows held out)``, int64 and sorted.
+
+    A class with two or more pictures has at least one on each side; one with a single picture keeps it for fitting.
+    """
+    is_held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in set(labels.tolist()):
+        rows = (labels == label).nonzero()[:, 0]
+        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+        order = torch.randperm(len(rows), generator=generator(seed, SPLIT, label, 1))  # 1: not the test split's stream
+        is_held[rows[order[:count]]] = True
+    return (~is_held).nonzero()[:, 0], is_held.nonzero()[:, 0]
+
+
+def fit_linear(train: Features, test: Tensor, classes: int, seed: int) -> LinearProbe:
+    """Choose the L2 strength on held-out training pictures, fit on all of them, predict the test pictures.
+
+    Args:
+        train: ``(N, D)`` features with labels below ``classes``.
+        test: ``(M, D)`` features.
+        classes: how many there are.
+        seed: of the split that chooses the strength.
+
+    Raises:
+        DataError: no class has two training pictures, so that none can be held out.
+    """
+    kept, held = hold_out(train.labels, seed)
+    if not len(held):
+        raise DataError(
+            "every class has a single training picture, which leaves none to choose the linear probe's L2 strength on: "
+            "label two or more of each"
+        )
+    l2, path_converged = _choose_l2(train, kept, held, classes)
+    scaler = StandardScaler().fit(train.values.numpy())
+    solution = Problem(_standardise(scaler, train.values), train.labels, classes).solve(l2)
+    logits = _standardise(scaler, test) @ solution.weights + solution.bias
+    return LinearProbe(
+        predictions=logits.argmax(dim=1),
+        l2=l2,
+        at_edge=l2 in (L2_GRID[0], L2_GRID[-1]),
+        iterations=solution.iterations,
+        converged=path_converged and solution.converged,
+    )
+
+
+def _choose_l2(train: Features, kept: Tensor, held: Tensor, classes: int) -> tuple[float, bool]:
+    """Return the best strength on the held-out rows, and whether every fit on the way converged."""
+    scaler = StandardScaler().fit(train.values[kept].numpy())
+    problem = Problem(_standardise(scaler, train.values[kept]), train.labels[kept], classes)
+    unseen = _standardise(scaler, train.values[held])
+    losses: list[float] = []
+    converged = True
+    for l2 in L2_GRID:
+        solution = problem.solve(l2)
+        converged &= solution.converged
+        losses.append(F.cross_entropy(unseen @ solution.weights + solution.bias, train.labels[held]).item())
+        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+            break
+    return L2_GRID[int(np.argmin(losses))], converged
+
+
+def _standardise(scaler: StandardScaler, values: Tensor) -> Tensor:
+    return torch.from_numpy(scaler.transform(values.numpy()))

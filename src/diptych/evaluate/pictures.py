@@ -1,0 +1,157 @@
+"""Labelled pictures to learn a probe from and to test it on: which ones, how they were split, and what was skipped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diptych.data.open import open_data
+from diptych.data.source import BadPicture, Source
+from diptych.data.split import draw, stratified_split
+from diptych.data.store import Store, build_store
+from diptych.errors import DataError
+from diptych.progress import Terminal
+
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the training and the test pictures come from; every picture has a label."""
+
+    name: str
+    train: Source
+    test: Source
+    found: str
+    """What ``data`` holds, for people."""
+    note: str
+    """How they were split, for people."""
+    fingerprint: str
+    whole: Source
+    """What the test pictures were taken from, before any draw or split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """Decoded pictures with their labels, places in one list of classes for both parts."""
+
+    train: Store
+    test: Store
+    train_labels: Tensor
+    """``(N,)`` int64."""
+    test_labels: Tensor
+    """``(M,)`` int64."""
+    classes: tuple[str, ...]
+    """Those that have training pictures."""
+    bad: list[BadPicture]
+    """Left out because they could not be read."""
+
+
+def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int) -> Sources:
+    """Find the labelled pictures and split them where ``data`` holds no ``test/``.
+
+    Args:
+        data: as for ``open_data``.
+        data_dir: as for ``open_data``.
+        limit: pictures drawn from each of ``train/`` and ``test/``, or from all where there is no such split.
+        seed: of the split.
+
+    Raises:
+        DataError: there is no such data, it has no labels, one class only, or test classes without training pictures.
+    """
+    splits = open_data(data, data_dir)
+    train, test = (_drawn(source, limit) for source in (splits.train, splits.test or splits.train))
+    for source in (train, test):
+        _refuse_unlabelled(source, splits.note)
+    drawn = f"; {limit} drawn by a fixed seed" if limit else ""
+    if splits.test is None:
+        train, test = stratified_split(train, seed, TEST_FRACTION)
+        note = f"no train/ and test/ folders: a stratified split by seed {seed}, 80 % to learn from and 20 % to test on"
+        note += f"{drawn} before the split" if drawn else ""
+    else:
+        note = "the probes learn from train/ and are tested on test/" + (f"{drawn} from each" if drawn else "")
+    _class_names(_names(train), _names(test), train.classes)
+    return Sources(
+        name=splits.train.name,
+        train=train,
+        test=test,
+        found=splits.note,
+        note=note,
+        fingerprint=splits.train.fingerprint,
+        whole=splits.test or splits.train,
+    )
+
+
+def read_labelled(sources: Sources, size: int, terminal: Terminal) -> Labelled:
+    """Decode both parts to ``(3, size, size)``, without the pictures that cannot be read.
+
+    Raises:
+        DataError: no picture can be read, they do not fit into memory, or a class has lost its last training picture.
+    """
+    bad: list[BadPicture] = []
+    train, test = (_read(source, size, bad, terminal) for source in (sources.train, sources.test))
+    train_names, test_names = (
+        [names[place] for place in store.source_indices.tolist()]
+        for names, store in ((_names(sources.train), train), (_names(sources.test), test))
+    )
+    classes = _class_names(train_names, test_names, sources.train.classes)
+    places = {name: place for place, name in enumerate(classes)}
+    return Labelled(
+        train=train,
+        test=test,
+        train_labels=torch.tensor([places[name] for name in train_names]),
+        test_labels=torch.tensor([places[name] for name in test_names]),
+        classes=classes,
+        bad=bad,
+    )
+
+
+def seen_in_pretraining(sources: Sources, fingerprint: str, limit: int | None) -> bool:
+    """Whether the test pictures, or some of them, were among the pictures of pretraining.
+
+    Args:
+        sources: of the evaluation.
+        fingerprint: of the pictures that the run was trained on.
+        limit: the run's own ``--limit``.
+    """
+    return fingerprint in (sources.whole.fingerprint, _drawn(sources.whole, limit).fingerprint)
+
+
+def _read(source: Source, size: int, bad: list[BadPicture], terminal: Terminal) -> Store:
+    with terminal.bar("reading pictures", len(source)) as bar:
+        return build_store(source, size, bad.append, lambda done, _: bar.update(done))
+
+
+def _drawn(source: Source, limit: int | None) -> Source:
+    return source if limit is None else draw(source, limit)
+
+
+def _names(source: Source) -> list[str]:
+    """The class of each picture, by name: train/ and test/ may number their classes differently."""
+    labels = [source.label(index) for index in range(len(source))]
+    return [source.classes[label] for label in labels if label is not None]
+
+
+def _refuse_unlabelled(source: Source, found: str) -> None:
+    if any(source.label(index) is None for index in range(len(source))):
+        raise DataError(
+            f"{source.name} has no labels, which evaluating needs: put each picture into a folder named after its "
+            f"class (CLASS/picture.jpg, two classes or more), or give a CSV file with the header file,label ({found})"
+        )
+
+
+def _class_names(train: Sequence[str], test: Sequence[str], order: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes with training pictures, in the source's order."""
+    present = set(train)
+    if len(present) < 2:
+        raise DataError(
+            f"evaluating needs two classes or more, and all training pictures show '{next(iter(present))}': add "
+            "another class, or raise --limit"
+        )
+    if missing := sorted(set(test) - present):
+        raise DataError(
+            f"some test pictures show '{missing[0]}', but no training picture does: add some to the training pictures, "
+            "or raise --limit"
+        )
+    return tuple(name for name in order if name in present)

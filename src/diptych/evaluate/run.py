@@ -1,0 +1,195 @@
+"""Evaluate a run: the pretrained backbone, its random twin and raw pixels, under the same probes on the same pictures.
+
+Left behind are ``RUN/evaluation/<name>.json`` and, under the standard protocol, ``<name>-neighbors.png``.
+"""
+
+import os
+import re
+import shlex
+import time
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from diptych import figures
+from diptych.errors import ConfigError, suggest
+from diptych.evaluate.knn import Neighbors
+from diptych.evaluate.pictures import Labelled, Sources, open_labelled, read_labelled, seen_in_pretraining
+from diptych.evaluate.protocols import measure_keras, measure_standard
+from diptych.evaluate.scores import difference
+from diptych.evaluate.verdict import decide, level_for
+from diptych.frozen import load, random_twin
+from diptych.progress import Terminal
+from diptych.runs import RunFolder, read_json, write_json, writing_errors
+from diptych.seeding import generator
+
+SCHEMA_VERSION = 1
+SHOWN_QUERIES, SHOWN_NEIGHBORS = 8, 6
+
+Protocol = Literal["standard", "keras"]
+
+
+def evaluate(
+    run: str | Path,
+    data: str,
+    *,
+    data_dir: str | None = None,
+    protocol: Protocol = "standard",
+    limit: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+) -> dict[str, Any]:
+    """Measure whether pretraining helped on labelled pictures, and write the answer into the run folder.
+
+    Args:
+        run: a finished run's folder.
+        data: labelled pictures: a folder, an archive, a CSV file, or a known name. Where it holds ``train/`` and
+            ``test/``, the probes learn from the one and are tested on the other; else it is split 80/20 by ``seed``.
+        data_dir: where a known data set lies.
+        protocol: ``standard`` (weighted kNN, and logistic regression to convergence) or ``keras`` (the Keras SimSiam
+            example's own linear layer).
+        limit: draw this many pictures from each of ``train/`` and ``test/``, or from all of ``data``.
+        seed: of every draw made here, save the one of ``limit``, which never changes.
+        name: of the result; by default that of the data, with ``-keras`` for that protocol.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; nowhere if None.
+
+    Returns:
+        What ``RUN/evaluation/<name>.json`` holds.
+
+    Raises:
+        UserError: the run, the pictures or the arguments cannot be used as asked.
+    """
+    started = time.monotonic()
+    terminal = terminal or Terminal(quiet=True)
+    _refuse(protocol, limit, seed, name)
+    name = name or default_name(data, protocol)
+    folder = RunFolder.open(run)
+    backbones = {"pretrained": load(run, device), "random": random_twin(run, device)}
+    sources = open_labelled(data, data_dir, limit, seed)
+    terminal.say(sources.found)
+    seen = _seen(folder, sources, terminal)
+    pictures = read_labelled(sources, backbones["pretrained"].preprocessing.image_size, terminal)
+    _quarantine(folder, pictures, terminal)
+    terminal.say(f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on: {sources.note}")
+
+    measured = (measure_keras if protocol == "keras" else measure_standard)(backbones, pictures, seed, terminal)
+    scores = measured.scores
+    level = level_for(len(scores["pretrained"]))
+    differences = {p: difference(scores["pretrained"][p], scores["random"][p], level) for p in scores["pretrained"]}
+    top1 = {contender: {probe: s.top1 for probe, s in probes.items()} for contender, probes in scores.items()}
+
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "diptych": metadata.version("diptych"),
+        "command": _command(run, data, data_dir, protocol, limit, seed, name),
+        "run": str(run),
+        "data": _describe(sources, pictures, seen),
+        "protocol": protocol,
+        "settings": measured.settings,
+        "seed": seed,
+        "contenders": {c: {probe: s.to_dict() for probe, s in probes.items()} for c, probes in scores.items()},
+        "differences": {probe: d.to_dict() for probe, d in differences.items()},
+        "verdict": decide(differences, top1, len(pictures.test), unseen=not seen).to_dict(),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    path = folder.evaluation / f"{name}.json"
+    if path.exists():
+        terminal.say(f"Replacing the earlier {path}")
+    figure = path.with_name(f"{name}-neighbors.png")
+    if measured.neighbors:
+        _draw_neighbors(figure, pictures, measured.neighbors, seed)
+    else:  # an earlier evaluation of this name may have left one
+        with writing_errors(figure):
+            figure.unlink(missing_ok=True)
+    write_json(path, result)
+    return result
+
+
+def default_name(data: str, protocol: Protocol) -> str:
+    """Name a result after its data, in letters, digits, - and _: ``my pictures.tar.gz`` → ``my-pictures``."""
+    base = re.sub(r"\.(zip|tar|tgz|tar\.gz|csv)$", "", os.path.basename(os.path.abspath(data)), flags=re.IGNORECASE)
+    base = re.sub(r"[^A-Za-z0-9_-]+", "-", base).strip("-") or "data"
+    return f"{base}-keras" if protocol == "keras" else base
+
+
+def _refuse(protocol: str, limit: int | None, seed: int, name: str | None) -> None:
+    """Refuse arguments out of range."""
+    if protocol not in get_args(Protocol):
+        raise ConfigError(f"unknown protocol '{protocol}'{suggest(protocol, get_args(Protocol))}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit must be at least 1, not {limit}")
+    if seed < 0:
+        raise ConfigError(f"--seed must be 0 or more, not {seed}")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ConfigError(f"--name may hold letters, digits, - and _ alone, not '{name}'")
+
+
+def _seen(folder: RunFolder, sources: Sources, terminal: Terminal) -> bool:
+    card = read_json(folder.config)
+    seen = seen_in_pretraining(sources, card["data"]["fingerprint"], card["config"].get("limit"))
+    if seen:
+        terminal.say("The backbone saw these test pictures, without their labels, during pretraining")
+    return seen
+
+
+def _quarantine(folder: RunFolder, pictures: Labelled, terminal: Terminal) -> None:
+    """List what could not be read; a second evaluation of the same pictures does not list them twice."""
+    listed = {record["name"] for record in folder.read_lines(folder.quarantine) if record["during"] == "evaluate"}
+    for bad in pictures.bad:
+        if bad.name not in listed:
+            folder.append(folder.quarantine, {"name": bad.name, "reason": bad.reason, "during": "evaluate"})
+    if pictures.bad:
+        first = pictures.bad[0]
+        terminal.say(
+            f"{len(pictures.bad)} pictures could not be read and are left out (first {first.name}: {first.reason}); "
+            f"{folder.quarantine} lists them all"
+        )
+
+
+def _draw_neighbors(path: Path, pictures: Labelled, neighbors: Neighbors, seed: int) -> None:
+    """Draw a few test pictures beside the training pictures that the pretrained backbone finds most alike."""
+    shown = torch.randperm(len(pictures.test), generator=generator(seed))[:SHOWN_QUERIES]
+    indices = neighbors.indices[shown, :SHOWN_NEIGHBORS]
+    near = pictures.train.images[indices.flatten()]
+    figures.neighbors(
+        path,
+        pictures.test.images[shown],
+        near.reshape(*indices.shape, *near.shape[1:]),
+        [pictures.classes[label] for label in pictures.test_labels[shown].tolist()],
+        [[pictures.classes[label] for label in row] for row in pictures.train_labels[indices].tolist()],
+        neighbors.similarities[shown, :SHOWN_NEIGHBORS],
+    )
+
+
+def _describe(sources: Sources, pictures: Labelled, seen: bool) -> dict[str, Any]:
+    return {
+        "name": sources.name,
+        "note": sources.note
+        + ("; the backbone saw these pictures, without labels, during pretraining" if seen else ""),
+        "train_pictures": len(pictures.train),
+        "test_pictures": len(pictures.test),
+        "skipped": len(pictures.bad),
+        "classes": list(pictures.classes),
+        "fingerprint": sources.fingerprint,
+        "seen_in_pretraining": seen,
+    }
+
+
+def _command(
+    run: str | Path, data: str, data_dir: str | None, protocol: Protocol, limit: int | None, seed: int, name: str
+) -> str:
+    """Return a command line that repeats the evaluation."""
+    words = ["diptych", "evaluate", str(run), data, "--seed", str(seed)]
+    words += ["--data-dir", data_dir] if data_dir else []
+    words += ["--protocol", protocol] if protocol != "standard" else []
+    words += ["--limit", str(limit)] if limit else []
+    words += ["--name", name] if name != default_name(data, protocol) else []
+    return shlex.join(words)

@@ -1,0 +1,171 @@
+"""A trained backbone with the preprocessing it was trained with: load it, embed pictures.
+
+``backbone.safetensors`` holds the weights, ``backbone.json`` all that is needed to rebuild the network around them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diptych.backbones.build import build_backbone
+from diptych.config import from_dict, to_dict
+from diptych.data.decode import decode, fit
+from diptych.distributed import World, pick_device
+from diptych.errors import DataError, RunFolderError
+from diptych.runs import RunFolder, read_json, write_json, writing
+from diptych.seeding import WEIGHTS, generator
+from diptych.views.ops import normalize
+
+Picture = str | Path | Image.Image | NDArray[np.uint8]
+"""A file, a Pillow picture, or an array ``(H, W, 3)`` uint8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What turns a picture into the network's input."""
+
+    image_size: int
+    """Pixels a side: the shorter side is resized to this, then the centre is cropped."""
+    mean: tuple[float, float, float]
+    """Subtracted from each channel of values 0..1."""
+    std: tuple[float, float, float]
+    """Divides each channel afterwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneCard:
+    """What ``backbone.json`` says: how to rebuild the network, trained or as it was before training."""
+
+    schema_version: int
+    backbone: str
+    num_features: int
+    seed: int
+    """The run's seed: from it, ``random_twin`` rebuilds the very weights that training began with."""
+    preprocessing: Preprocessing
+
+
+class FrozenBackbone:
+    """A network in evaluation mode, without gradients, and its preprocessing."""
+
+    def __init__(self, module: nn.Module, card: BackboneCard, device: torch.device) -> None:
+        self.module = module.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.preprocessing = card.preprocessing
+        self.num_features = card.num_features
+        self.device = device
+
+    @torch.inference_mode()
+    def embed(self, images: Tensor | Sequence[Picture], batch_size: int = 256) -> Tensor:
+        """Turn pictures into feature vectors.
+
+        Args:
+            images: uint8 ``(N, 3, S, S)`` with S the preprocessing's ``image_size``; or files, Pillow pictures or
+                ``(H, W, 3)`` uint8 arrays of any size.
+            batch_size: pictures at a time; it changes the memory needed and nothing else.
+
+        Returns:
+            ``(N, num_features)`` float32 on the CPU, not normalised.
+
+        Raises:
+            DataError: the tensor has another shape or type.
+            BadPicture: a file cannot be read.
+        """
+        pictures = images if isinstance(images, Tensor) else self._fit(images)
+        size = self.preprocessing.image_size
+        if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (3, size, size):
+            raise DataError(
+                f"embed() takes uint8 pictures (N, 3, {size}, {size}) or a list of files, not "
+                f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
+            )
+        features = [self._features(part) for part in pictures.split(batch_size)]
+        return torch.cat(features) if features else torch.empty(0, self.num_features)
+
+    def _features(self, pictures: Tensor) -> Tensor:
+        values = pictures.to(self.device).float().div_(255)
+        values = normalize(values, self.preprocessing.mean, self.preprocessing.std)
+        features: Tensor = self.module(values.contiguous(memory_format=torch.channels_last))
+        return features.float().cpu()
+
+    def _fit(self, images: Sequence[Picture]) -> Tensor:
+        size = self.preprocessing.image_size
+        fitted = [fit(_as_array(image), size) for image in images]
+        return torch.from_numpy(np.stack(fitted)) if fitted else torch.empty((0, 3, size, size), dtype=torch.uint8)
+
+
+def _as_array(picture: Picture) -> NDArray[np.uint8]:
+    if isinstance(picture, str | Path):
+        return decode(Path(picture), str(picture))
+    array = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def initial_backbone(name: str, image_size: int, seed: int) -> tuple[nn.Module, int, tuple[str, ...]]:
+    """Build a backbone with the random weights that belong to ``seed``; the global generator is left as it was.
+
+    Returns:
+        The module, its number of features, and what was adapted to the pictures.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, WEIGHTS).initial_seed())
+        built = build_backbone(name, image_size=image_size)
+    return built.module, built.num_features, built.notes
+
+
+def save_backbone(run: RunFolder, module: nn.Module, card: BackboneCard) -> None:
+    """Write ``backbone.safetensors`` and ``backbone.json``, each whole or not at all."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with writing(run.backbone_weights) as temporary:
+        save_file(weights, temporary)
+    write_json(run.backbone, to_dict(card))
+
+
+def load(run: str | Path, device: str = "auto") -> FrozenBackbone:
+    """Load the backbone of a finished run.
+
+    Args:
+        run: the run folder.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        RunFolderError: there is no such run, it has not finished, or its files are damaged.
+    """
+    folder, card = _open(run)
+    module, _, _ = initial_backbone(card.backbone, card.preprocessing.image_size, card.seed)
+    try:
+        module.load_state_dict(load_file(folder.backbone_weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RunFolderError(
+            f"{folder.backbone_weights} is damaged or belongs to another network; write it again with "
+            f"`diptych pretrain --resume {folder.path}`"
+        ) from error
+    return FrozenBackbone(module, card, pick_device(device, World()))
+
+
+def random_twin(run: str | Path, device: str = "auto") -> FrozenBackbone:
+    """Rebuild the same network with the random weights that the run began with: the baseline of every evaluation.
+
+    Raises:
+        RunFolderError: there is no such run, or it has not finished.
+    """
+    _, card = _open(run)
+    module, _, _ = initial_backbone(card.backbone, card.preprocessing.image_size, card.seed)
+    return FrozenBackbone(module, card, pick_device(device, World()))
+
+
+def _open(run: str | Path) -> tuple[RunFolder, BackboneCard]:
+    folder = RunFolder.open(run)
+    if not folder.backbone.is_file():
+        raise RunFolderError(
+            f"{folder.path} holds no backbone yet: the run has not finished; go on with "
+            f"`diptych pretrain --resume {folder.path}`"
+        )
+    values: dict[str, Any] = read_json(folder.backbone)
+    return folder, from_dict(BackboneCard, values)

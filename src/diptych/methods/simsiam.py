@@ -1,0 +1,78 @@
+"""SimSiam: Exploring Simple Siamese Representation Learning, Chen & He 2020 (arXiv 2011.10566).
+
+Two views of a picture go through one encoder (backbone and projector). A predictor maps one view's output to the
+other's, which is held constant: that stop-gradient is what keeps the outputs from collapsing to one vector.
+
+Deviation from the paper: none in the defaults. ``predictor_order="relu-norm"`` is the Keras example's predictor.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+from tyro.conf import Suppress
+
+from diptych.errors import ConfigError
+from diptych.heads import bottleneck_predictor, projector
+from diptych.methods.base import Method
+from diptych.types import ParameterGroup, StepOutput, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimSiamConfig:
+    """Settings of SimSiam; the defaults are the paper's for ImageNet."""
+
+    name: Suppress[Literal["simsiam"]] = "simsiam"
+    projector_layers: int = 3
+    """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
+    projector_width: int = 2048
+    """Width of the projection head, and length of the embeddings."""
+    predictor_width: int = 512
+    """Hidden width of the bottleneck predictor."""
+    predictor_order: Literal["norm-relu", "relu-norm"] = "norm-relu"
+    """Order of batch norm and ReLU in the predictor: the paper's, or the Keras example's."""
+    predictor_constant_lr: bool = True
+    """Keep the predictor at the peak learning rate (the official code's --fix-pred-lr) while the rest decays."""
+
+    def __post_init__(self) -> None:
+        if self.projector_layers < 1:
+            raise ConfigError(f"--projector-layers must be 1 or more, not {self.projector_layers}")
+        for option in ("projector_width", "predictor_width"):
+            if getattr(self, option) < 2:
+                raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
+
+    def build(self, backbone: nn.Module, num_features: int) -> "SimSiam":
+        """Make the method around ``backbone``, which yields ``(B, num_features)``."""
+        return SimSiam(self, backbone, num_features)
+
+
+class SimSiam(Method):
+    """Backbone f, projector g, predictor h; the loss is ½ D(h(z₁), z₂) + ½ D(h(z₂), z₁), z = g(f(view)) (eq. 4)."""
+
+    def __init__(self, config: SimSiamConfig, backbone: nn.Module, num_features: int) -> None:
+        super().__init__(backbone)
+        self.config = config
+        self.projector = projector(num_features, config.projector_width, config.projector_layers)
+        self.predictor = bottleneck_predictor(config.projector_width, config.predictor_width, config.predictor_order)
+
+    def loss(self, views: Views) -> StepOutput:
+        """Symmetric negative cosine similarity of two views, in -1..1; -1 at once is a sign of collapse."""
+        # One pass a view, so that batch norm sees each view's own statistics, as in the paper.
+        z1, z2 = (self.projector(self.backbone(view)) for view in views)
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        loss = negative_cosine(p1, z2.detach()) / 2 + negative_cosine(p2, z1.detach()) / 2
+        return StepOutput(loss=loss, embeddings=z1.detach(), metrics={})
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The encoder, and the predictor, whose learning rate may be constant (appendix A of the paper)."""
+        encoder = [*self.backbone.parameters(), *self.projector.parameters()]
+        return [
+            ParameterGroup(parameters=[p for p in encoder if p.requires_grad]),
+            ParameterGroup(parameters=[*self.predictor.parameters()], constant_lr=self.config.predictor_constant_lr),
+        ]
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """Mean of −cos(p, z) over the batch (eq. 1); ``p`` and ``z`` are ``(B, D)``, the result a float32 scalar in -1..1."""
+    return -functional.cosine_similarity(p.float(), z.float(), dim=1).mean()

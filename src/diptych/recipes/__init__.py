@@ -1,0 +1,1 @@
+"""Complete configurations, one function each; ``RECIPES`` lists them and ``book.recipe`` finds one by its name."""

@@ -1,0 +1,56 @@
+"""Finds a recipe by its name, and tells what each is for and what it was measured to do."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from diptych.errors import ConfigError, suggest
+from diptych.training.config import RunConfig
+from diptych.training.run import Order
+from diptych.recipes import facts as facts_room
+from diptych.recipes.keras_simsiam import keras_simsiam
+from diptych.recipes.simsiam import simsiam
+from diptych.recipes.simsiam_cifar import simsiam_cifar
+from diptych.recipes.simsiam_imagenet import simsiam_imagenet
+
+DEFAULT = "simsiam"
+FIXED: dict[str, Callable[[str], RunConfig]] = {
+    "keras-simsiam": keras_simsiam,
+    "simsiam-cifar": simsiam_cifar,
+    "simsiam-imagenet": simsiam_imagenet,
+}
+RECIPES: dict[str, Callable[..., object]] = {DEFAULT: simsiam, **FIXED}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A recipe as ``diptych recipes`` lists it."""
+
+    name: str
+    what_for: str
+    measured: str
+
+
+def recipe(name: str, data: str, data_dir: str | None = None, limit: int | None = None) -> Order:
+    """Return the complete configuration that recipe ``name`` gives for ``data``, with the choices it made.
+
+    Raises:
+        ConfigError: no such recipe, with a suggestion.
+        DataError: the default recipe looked at the pictures and could not read them.
+    """
+    if name in FIXED:
+        return Order(config=FIXED[name](data), recipe=name)
+    if name != DEFAULT:
+        raise ConfigError(f"unknown recipe '{name}'{suggest(name, RECIPES)}")
+    config, choices = simsiam(data, facts_room.gather(data, data_dir, limit))
+    return Order(config=config, recipe=name, choices=choices)
+
+
+def entries() -> list[Entry]:
+    """List the recipes: name, what for, measured result, all from the functions' docstrings."""
+    found = []
+    for name, function in RECIPES.items():
+        text = inspect.getdoc(function) or ""
+        measured = text.partition("Measured:")[2].partition("\n\n")[0]
+        found.append(Entry(name=name, what_for=text.splitlines()[0], measured=" ".join(measured.split())))
+    return found

@@ -1,0 +1,75 @@
+"""The default recipe: looks at the pictures and the machine, chooses, and says what it chose and why."""
+
+from diptych.methods import SimSiamConfig
+from diptych.optim.config import OptimConfig
+from diptych.training.config import RunConfig, TrainConfig
+from diptych.training.run import Choice
+from diptych.recipes.facts import Facts, machine
+from diptych.views.pipeline import ViewsConfig
+
+CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000
+"""Pictures shown in a whole run, repeats included: minutes on two slow cores, some hours on a GPU."""
+MOST_EPOCHS = 800
+
+
+def simsiam(data: str, facts: Facts) -> tuple[RunConfig, list[Choice]]:
+    """SimSiam fitted to your pictures and your machine; the default."""
+    choices: list[Choice] = []
+
+    def choose(what: str, why: str) -> None:
+        choices.append(Choice(what=what, why=why))
+
+    size = _image_size(facts)
+    choose(f"--image-size {size}", f"the shorter side of the pictures is {facts.side} px (median), on {machine(facts)}")
+    backbone = _backbone(facts, size)
+    choose(f"--backbone {backbone}", f"{size} px pictures, {facts.count} of them, on {machine(facts)}")
+    batch_size = _batch_size(facts)
+    choose(f"--batch-size {batch_size}", f"a power of two, at most a sixteenth of the {facts.count} pictures")
+    budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
+    epochs = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
+    choose(f"--epochs {epochs}", f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs, on {machine(facts)}")
+    precision = "bf16" if facts.bf16 else "fp32"
+    choose(f"--precision {precision}", f"bfloat16 is {'native' if facts.bf16 else 'not native'} here")
+    views = _views(facts, short=not facts.gpu)
+    if facts.gray:
+        choose("--saturation 0 --hue 0 --grayscale 0", "the pictures are gray")
+    return (
+        RunConfig(
+            data=data,
+            image_size=size,
+            backbone=backbone,
+            method=SimSiamConfig(projector_layers=2 if size <= 64 else 3),
+            views=views,
+            optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=5e-4 if size <= 64 else 1e-4),
+            train=TrainConfig(epochs=epochs, batch_size=batch_size, precision="bf16" if facts.bf16 else "fp32"),
+        ),
+        choices,
+    )
+
+
+def _image_size(facts: Facts) -> int:
+    if facts.side <= 48:
+        return 32
+    if facts.side <= 96:
+        return 64
+    return 224 if facts.gpu else 96
+
+
+def _backbone(facts: Facts, size: int) -> str:
+    if facts.gpu:
+        return "timm:resnet50" if size > 64 and facts.count >= 100_000 else "timm:resnet18"
+    return "resnet20v2" if size <= 64 else "timm:resnet18"
+
+
+def _batch_size(facts: Facts) -> int:
+    largest = 512 if facts.gpu else 128
+    size = 2
+    while size * 2 <= min(largest, max(2, facts.count // 16)):
+        size *= 2
+    return size
+
+
+def _views(facts: Facts, short: bool) -> ViewsConfig:
+    if facts.gray:
+        return ViewsConfig(saturation=0.0, hue=0.0, grayscale=0.0)
+    return ViewsConfig()

@@ -1,0 +1,185 @@
+"""The report's charts: pure functions from numbers to inline SVG, coloured by the page's style sheet.
+
+No script: a chart's values appear on hovering because each band of it carries its own hidden label.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from diptych.report.markup import SPACE, number, text, tick_labels, ticks
+
+BANDS = 96
+"""Stretches of equal length into which a long run's records are put; each shows its mean and its range."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """How one metric is drawn."""
+
+    key: str
+    """In ``metrics.jsonl``."""
+    title: str
+    note: str
+    low: float | None = None
+    """A value that the axis must reach down to."""
+    high: float | None = None
+    """A value that the axis must reach up to."""
+    references: tuple[tuple[float, str], ...] = ()
+    """Values drawn as named lines."""
+
+
+def line_chart(curve: Curve, points: Sequence[tuple[float, float]]) -> str:
+    """Draw one metric over the epochs.
+
+    Args:
+        curve: what it is.
+        points: (epoch, value), oldest first, at least one.
+    """
+    width, height, left, right, top, bottom = 440, 226, 52, 10, 24, 40
+    bands = _bands(points)
+    lowest = min([band.low for band in bands] + ([] if curve.low is None else [curve.low]))
+    highest = max([band.high for band in bands] + ([] if curve.high is None else [curve.high]))
+    room = (highest - lowest or abs(highest) or 1.0) * 0.06
+    lowest, highest = lowest - room, highest + room
+    end = max(epoch for epoch, _ in points) or 1.0
+
+    def x(epoch: float) -> float:
+        return left + (width - left - right) * epoch / end
+
+    def y(value: float) -> float:
+        return top + (height - top - bottom) * (highest - value) / (highest - lowest)
+
+    parts = []
+    marks = ticks(lowest, highest, 4)
+    for value, label in zip(marks, tick_labels(marks), strict=True):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{label}</text>')
+    marks = ticks(0, end, 5)
+    for value, label in zip(marks, tick_labels(marks), strict=True):
+        parts.append(f'<text class="tick" x="{x(value):.1f}" y="{height - 22}" text-anchor="middle">{label}</text>')
+    middle = (left + width - right) / 2
+    parts.append(f'<text class="tick" x="{middle}" y="{height - 5}" text-anchor="middle">epoch</text>')
+    for value, label in curve.references:
+        at = y(value)
+        parts.append(f'<line class="reference" x1="{left}" x2="{width - right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text class="reference" x="{left + 4}" y="{at - 5:.1f}">{text(label)}</text>')
+    upper = [f"{x(band.epoch):.1f},{y(band.high):.1f}" for band in bands]
+    lower = [f"{x(band.epoch):.1f},{y(band.low):.1f}" for band in reversed(bands)]
+    parts.append(f'<polygon class="range" points="{" ".join(upper + lower)}"/>')
+    line = " ".join(f"{x(band.epoch):.1f},{y(band.mean):.1f}" for band in bands)
+    parts.append(f'<polyline class="curve" points="{line}"/>')
+    last = bands[-1]
+    parts.append(f'<circle class="end" cx="{x(last.epoch):.1f}" cy="{y(last.mean):.1f}" r="3.5"/>')
+    shown = f'x="{width - right}" y="13" text-anchor="end"'
+    parts.append(f'<text class="last" {shown}>{number(last.mean, 3)} at the end</text>')
+    edges = [left, *((x(a.epoch) + x(b.epoch)) / 2 for a, b in pairwise(bands)), width - right]
+    for band, (start, stop) in zip(bands, pairwise(edges), strict=True):
+        at = x(band.epoch)
+        parts.append(
+            f'<g class="band"><rect x="{start:.1f}" y="{top}" width="{stop - start:.1f}" '
+            f'height="{height - top - bottom}"/>'
+            f'<g><line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{height - bottom}"/>'
+            f'<circle cx="{at:.1f}" cy="{y(band.mean):.1f}" r="3.5"/>'
+            f"<text {shown}>{number(band.mean, 3)} at epoch {number(band.epoch, 3)}</text></g></g>"
+        )
+    said = f"{curve.title} from {number(points[0][1], 3)} to {number(last.mean, 3)} over {number(end, 3)} epochs"
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}">{"".join(parts)}</svg>'
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Band:
+    epoch: float
+    mean: float
+    low: float
+    high: float
+
+
+def _bands(points: Sequence[tuple[float, float]]) -> list[_Band]:
+    count = min(BANDS, len(points))
+    cuts = [round(place * len(points) / count) for place in range(count + 1)]
+    bands = []
+    for start, stop in pairwise(cuts):
+        epochs, values = zip(*points[start:stop], strict=True)
+        bands.append(
+            _Band(
+                # The first and the last band reach to the ends, so that the curve does too.
+                epoch=epochs[0] if start == 0 else epochs[-1] if stop == len(points) else sum(epochs) / len(epochs),
+                mean=sum(values) / len(values),
+                low=min(values),
+                high=max(values),
+            )
+        )
+    return bands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """One contender under one probe; fractions 0..1."""
+
+    label: str
+    kind: str
+    """``pretrained``, ``random`` or ``pixels``: decides the marker."""
+    value: float
+    low: float
+    high: float
+
+
+MARKERS = {
+    "pretrained": '<circle class="pretrained" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>',
+    "random": '<circle class="random" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
+    "pixels": '<path class="pixels" d="M{x:.1f} {y:.1f}m-5 0l5 -5l5 5l-5 5z"/>',
+}
+
+
+def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]]) -> str:
+    """Draw a dot and a 95 % interval for every contender, probe by probe, on one axis of accuracy in per cent.
+
+    The untrained network's interval is shaded through its probe's rows: what stands clear of the shade differs.
+    """
+    width, left, right, row, header = 410, 164, 12, 31, 30
+    everything = [interval for _, intervals in groups for interval in intervals]
+    low, high = min(i.low for i in everything), max(i.high for i in everything)
+    room = max(0.01, 0.06 * (high - low))
+    low, high = max(0.0, low - room), min(1.0, high + room)
+    height = sum(header + row * len(intervals) + 10 for _, intervals in groups) + 38
+
+    def x(value: float) -> float:
+        return left + (width - left - right) * (value - low) / (high - low)
+
+    back, front, top = [], [], 0
+    for probe, intervals in groups:
+        front.append(f'<text class="probe" x="0" y="{top + 20}">{text(probe)}</text>')
+        for interval in intervals:
+            if interval.kind == "random":
+                start, wide, tall = x(interval.low), x(interval.high) - x(interval.low), row * len(intervals)
+                back.append(
+                    f'<rect class="shade" x="{start:.1f}" y="{top + header}" width="{wide:.1f}" height="{tall}"/>'
+                )
+        top += header
+        for interval in intervals:
+            y = top + row / 2
+            said = (
+                f"{probe}, {interval.label}: {100 * interval.value:.1f}{SPACE}% "
+                f"({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+            )
+            front.append(
+                f'<g class="interval {interval.kind}"><title>{text(said)}</title>'
+                f'<text class="label" x="0" y="{y + 4.5:.1f}">{text(interval.label)}</text>'
+                f'<line x1="{x(interval.low):.1f}" x2="{x(interval.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                + MARKERS[interval.kind].format(x=x(interval.value), y=y)
+                + "</g>"
+            )
+            top += row
+        top += 10
+    marks = ticks(100 * low, 100 * high, 5)
+    for value, label in zip(marks, tick_labels(marks), strict=True):
+        at = x(value / 100)
+        back.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="14" y2="{top}"/>')
+        front.append(f'<text class="tick" x="{at:.1f}" y="{top + 16}" text-anchor="middle">{label}</text>')
+    middle = (left + width - right) / 2
+    front.append(f'<text class="tick" x="{middle}" y="{top + 33}" text-anchor="middle">top-1 accuracy, %</text>')
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Top-1 accuracy with 95 % intervals; the table has '
+        f'the numbers">{"".join(back + front)}</svg>'
+    )

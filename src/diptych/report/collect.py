@@ -1,0 +1,77 @@
+"""Read everything that a report shows from the run folder, and nothing from anywhere else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diptych.errors import RunFolderError
+from diptych.runs import RunFolder, read_json
+
+KNOWN_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One ``RUN/evaluation/<name>.json`` and the picture beside it."""
+
+    name: str
+    """The file's own name: what the file says of itself never leads to another file."""
+    result: dict[str, Any]
+    neighbors: bytes | None
+    """PNG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a run folder holds at this moment."""
+
+    run: str
+    """The folder as the user named it, for the commands that are suggested."""
+    card: dict[str, Any]
+    """``run.json``."""
+    records: list[dict[str, Any]]
+    """``metrics.jsonl``, oldest first; empty before the first one."""
+    evaluations: list[Evaluation]
+    """Newest first; empty before the first one."""
+    views: bytes | None
+    """PNG."""
+    quarantine: list[dict[str, Any]]
+    """Pictures that could not be read."""
+
+
+def collect(run: str | Path) -> Facts:
+    """Read a run folder at any stage.
+
+    Raises:
+        RunFolderError: it is not a run folder, or a file in it is damaged or of another diptych.
+    """
+    folder = RunFolder.open(run)
+    evaluations = [_evaluation(path) for path in sorted(folder.evaluation.glob("*.json"))]
+    return Facts(
+        run=str(run),
+        card=_read(folder.config),
+        records=folder.read_lines(folder.metrics),
+        evaluations=sorted(evaluations, key=lambda evaluation: evaluation.result["created"], reverse=True),
+        views=_bytes(folder.views),
+        quarantine=folder.read_lines(folder.quarantine),
+    )
+
+
+def _evaluation(path: Path) -> Evaluation:
+    return Evaluation(
+        name=path.stem, result=_read(path), neighbors=_bytes(path.with_name(f"{path.stem}-neighbors.png"))
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if value.get("schema_version") != KNOWN_SCHEMA:
+        raise RunFolderError(
+            f"{path} was written by another version of diptych (schema {value.get('schema_version')}, this one knows "
+            f"{KNOWN_SCHEMA}); make it again with this version, or update diptych"
+        )
+    return value
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

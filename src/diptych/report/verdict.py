@@ -1,0 +1,156 @@
+"""The first thing on the page: did pretraining help, against what, by how much, and how sure that is."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from diptych.config import flatten
+from diptych.report.charts import Interval, interval_chart
+from diptych.report.collect import Evaluation, Facts
+from diptych.report.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
+
+PROBES = {"knn": "kNN", "linear": "linear probe"}
+CONTENDERS = {"pretrained": "pretrained", "random": "same network, untrained", "pixels": "raw pixels"}
+PROTOCOLS = {
+    "standard": "standard: weighted kNN, and logistic regression to convergence, on frozen features",
+    "keras": "keras: the Keras SimSiam example’s own linear layer, on frozen features",
+}
+BADGES = {"helped": ("helped", "▲"), "hurt": ("hurt", "▼"), "no evidence": ("none", "≈")}
+"""Outcome → style and sign: it never rests on colour alone."""
+UNKNOWN = "Whether pretraining helped is not known yet."
+
+
+def verdict_section(report: Facts) -> str:
+    """Return the newest verdict and then the earlier ones, or what to type to get the first."""
+    if not report.evaluations:
+        return f'<section id="verdict">{_unknown(report)}</section>'
+    newest, *earlier = report.evaluations
+    older = "".join(f'<article class="earlier">{_evaluation(evaluation)}</article>' for evaluation in earlier)
+    title = f"<h2>Earlier evaluation{'s' if len(earlier) > 1 else ''}</h2>" if earlier else ""
+    return f'<section id="verdict">{_evaluation(newest)}</section>' + (
+        f'<section id="earlier">{title}{older}</section>' if earlier else ""
+    )
+
+
+def title_of(evaluation: Evaluation) -> str:
+    """Return an evaluation's name for headings, as HTML."""
+    return name(evaluation.name)
+
+
+def quoted_probe(result: dict[str, Any]) -> str:
+    """Return the probe that the verdict quotes."""
+    return str(result["verdict"]["probe"])
+
+
+def probe_name(probe: str) -> str:
+    """Return a probe's name for people."""
+    return PROBES.get(probe, probe)
+
+
+def _badge(style: str, sign: str, said: str) -> str:
+    return f'<p class="badge {style}"><span aria-hidden="true">{sign}</span> {text(said)}</p>'
+
+
+def _unknown(report: Facts) -> str:
+    run = shlex.quote(report.run)
+    evaluating = (
+        "<p>To find out, put some pictures into one folder per class and type</p>"
+        + command(f"diptych evaluate {run} LABELLED/")
+        + '<p class="muted">This compares the backbone with the same network untrained and with raw pixels, on '
+        "pictures that the probes have not seen, and writes the verdict here.</p>"
+    )
+    if get(report.card, "result", "status") in (None, "interrupted"):
+        evaluating = (
+            "<p>The run has not finished. If it was stopped, go on with</p>"
+            + command(f"diptych pretrain --resume {run}")
+            + evaluating.replace("To find out,", "When it has finished,", 1)
+        )
+    return _badge("open", "○", "not evaluated yet") + f'<p class="sentence">{text(UNKNOWN)}</p>' + evaluating
+
+
+def _evaluation(evaluation: Evaluation) -> str:
+    result = evaluation.result
+    verdict = result["verdict"]
+    style, sign = BADGES.get(verdict["outcome"], ("none", "?"))
+    return (
+        f'<div class="eyebrow">{_badge(style, sign, verdict["outcome"])}'
+        f"<p>{title_of(evaluation)} · {text(date(result['created']))}</p></div>"
+        f'<p class="sentence">{text(verdict["sentence"])}</p>'
+        f'<div class="pair"><figure>{_chart(result)}<figcaption>Dot: top-1 accuracy. Bar: its 95{SPACE}% interval. '
+        "Shade: the untrained network’s interval.</figcaption></figure>"
+        f'<div class="scroll">{_table(result)}</div></div>' + _basis(result)
+    )
+
+
+def _scores(result: dict[str, Any], probe: str) -> Sequence[tuple[str, str, dict[str, Any]]]:
+    """Contenders under a probe: kind, name for people, scores."""
+    found = [(kind, label, get(result, "contenders", kind, probe)) for kind, label in CONTENDERS.items()]
+    return [(kind, label, scores) for kind, label, scores in found if scores]
+
+
+def _chart(result: dict[str, Any]) -> str:
+    groups = []
+    for probe in result["differences"]:
+        intervals = [
+            Interval(label=label, kind=kind, value=scores["top1"], low=scores["ci95"][0], high=scores["ci95"][1])
+            for kind, label, scores in _scores(result, probe)
+        ]
+        groups.append((probe_name(probe), intervals))
+    return interval_chart(groups)
+
+
+def _table(result: dict[str, Any]) -> str:
+    bodies = []
+    for probe, difference in result["differences"].items():
+        rows = "".join(
+            f'<tr class="{kind}"><th scope="row">{text(label)}</th><td>{percent(scores["top1"])}</td>'
+            f"<td>{100 * scores['ci95'][0]:.1f} to {100 * scores['ci95'][1]:.1f}</td>"
+            f"<td>{percent(scores['balanced_accuracy'])}</td></tr>"
+            for kind, label, scores in _scores(result, probe)
+        )
+        low, high = difference["ci"]
+        bodies.append(
+            f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{text(probe_name(probe))}</th></tr>{rows}'
+            f'<tr class="difference"><th scope="row">pretrained − untrained</th>'
+            f"<td><b>{signed(difference['points'])}</b> points</td><td colspan='2'>{signed(low)} to {signed(high)} "
+            f'<span class="muted">({100 * difference["level"]:g}{SPACE}%)</span></td></tr></tbody>'
+        )
+    return (
+        '<table class="scores"><thead><tr><td></td><th scope="col">top-1</th>'
+        f'<th scope="col">95{SPACE}% interval</th><th scope="col">balanced</th></tr></thead>{"".join(bodies)}</table>'
+    )
+
+
+def _basis(result: dict[str, Any]) -> str:
+    """Say what the numbers rest on."""
+    data, protocol = result["data"], result["protocol"]
+    note = str(data["note"])
+    pairs = [
+        (
+            "Pictures",
+            f"<b>{data['test_pictures']:,}</b> to test on, {data['train_pictures']:,} to learn the probes from; "
+            f"{len(data['classes'])} classes, from {name(data['name'])}",
+        ),
+        ("Split", text(note[:1].upper() + note[1:])),
+        ("Protocol", text(PROTOCOLS.get(protocol, protocol))),
+        ("Settings", f'<span class="muted">{_settings(result)}</span>'),
+        ("Repeat it", f"<code>{text(result['command'])}</code> ({text(duration(result['seconds']))})"),
+    ]
+    return facts(pairs)
+
+
+def _settings(result: dict[str, Any]) -> str:
+    """Write the probes' settings as sentences."""
+    said = []
+    for probe, settings in result["settings"].items():
+        told = settings if isinstance(settings, dict) else {"": settings}
+        values = ", ".join(f"{key.replace('_', ' ')} {_short(value)}".strip() for key, value in flatten(told).items())
+        said.append(f"<b>{text(probe_name(probe))}</b> {text(values)}")
+    return "<br>".join([*said, f"<b>seed</b> {text(result['seed'])}"])
+
+
+def _short(value: object) -> str:
+    """Write a value; of a long list its ends and its length."""
+    if isinstance(value, list) and len(value) > 6:
+        return f"{plain(value[0])} … {plain(value[-1])} ({len(value)} values)"
+    return plain(value)

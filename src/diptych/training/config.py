@@ -1,0 +1,63 @@
+"""A run's complete configuration: its components' own dataclasses, and what belongs to the loop."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tyro.conf import Positional
+
+from diptych.errors import ConfigError
+from diptych.methods import SimSiamConfig
+from diptych.optim.config import OptimConfig
+from diptych.views.pipeline import ViewsConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, in what portions, and with what arithmetic."""
+
+    epochs: int = 100
+    """Passes over the pictures."""
+    batch_size: int = 256
+    """Pictures a step, over all processes together."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16 runs convolutions and products in bfloat16 (autocast); weights and losses stay float32."""
+    patience: int = 0
+    """Stop after this many epochs without a lower mean loss and restore the best epoch's weights; 0 never stops."""
+    seed: int = 0
+    """Every random number of the run follows from it."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ConfigError(f"--epochs must be 1 or more, not {self.epochs}")
+        if self.batch_size < 2:
+            raise ConfigError(f"--batch-size must be 2 or more (batch norm needs company), not {self.batch_size}")
+        if self.patience < 0:
+            raise ConfigError(f"--patience must be 0 or more, not {self.patience}")
+        if self.seed < 0:
+            raise ConfigError(f"--seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result; saved in ``run.json`` and compared on ``--resume``."""
+
+    data: Positional[str]
+    """A folder, .zip, .tar or .csv of pictures, or a name: cifar10, photos."""
+    data_dir: str | None = None
+    """Where the archive of a named data set lies or shall lie."""
+    limit: int | None = None
+    """Use this many pictures, drawn evenly at random by a fixed seed."""
+    image_size: int = 224
+    """Pixels a side of the stored pictures and of the views."""
+    backbone: str = "timm:resnet50"
+    """resnet20v2, resnet56v2, resnet110v2, resnet164v2 (or with -nofinal), or timm:MODEL."""
+    method: SimSiamConfig = field(default_factory=SimSiamConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 8:
+            raise ConfigError(f"--image-size must be 8 or more pixels, not {self.image_size}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit must be 1 or more pictures, not {self.limit}")

@@ -1,0 +1,325 @@
+"""A whole pretraining run: read the pictures, build the parts, train, leave a backbone behind."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diptych import checkpoint, figures
+from diptych.checkpoint import Progress
+from diptych.config import diff, from_dict, to_dict
+from diptych.data.loader import Loader
+from diptych.data.open import open_data
+from diptych.data.source import BadPicture, Source
+from diptych.data.split import draw
+from diptych.data.store import Store, build_store
+from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
+from diptych.errors import RunFolderError
+from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
+from diptych.methods import Method
+from diptych.optim.sgd import build_optimizer
+from diptych.training.config import RunConfig
+from diptych.training.loop import Parts, Status, train
+from diptych.training.recorder import Recorder
+from diptych.progress import Terminal
+from diptych.runs import RunFolder, read_json, write_json
+from diptych.seeding import VIEWS, WEIGHTS, generator
+from diptych.views.pipeline import TwoViews
+
+SCHEMA_VERSION = 1
+SHOWN_PAIRS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Something that was decided for the user, and why; printed and saved."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is to be run: a configuration and where it came from."""
+
+    config: RunConfig
+    recipe: str
+    choices: Sequence[Choice] = ()
+    command: str = ""
+    """A command line that repeats the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to."""
+
+    run: str
+    """The run folder."""
+    status: Status
+    steps: int
+    epochs: float
+    loss: float
+    """Mean over the last epoch's records."""
+    seconds: float
+    images_per_second: float
+    warnings: list[str]
+
+
+def pretrain(
+    order: Order, out: str | Path, *, overwrite: bool = False, device: str = "auto", terminal: Terminal | None = None
+) -> RunResult:
+    """Train ``order`` into a new run folder.
+
+    Args:
+        order: the configuration and where it came from.
+        out: the run folder, empty or not there yet.
+        overwrite: delete an earlier run that lies there.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; nowhere if None.
+
+    Raises:
+        UserError: the pictures, the configuration or the folder cannot be used as asked.
+    """
+    with joined() as world:
+        terminal = _voice(terminal, world)
+        if world.is_main and not overwrite:
+            RunFolder.refuse_if_used(out)  # before minutes are spent on reading pictures
+        source, note, store, bad = _read_pictures(order.config, terminal)
+        Loader(store, batch_size=order.config.train.batch_size, seed=0, rank=world.rank, world=world.size)
+        run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
+        where = pick_device(device, world)
+        if world.is_main:
+            for picture in bad:
+                run.append(run.quarantine, {"name": picture.name, "reason": picture.reason, "during": "pretrain"})
+            write_json(run.config, _card(order, source, note, store, bad, where, world))
+            figures.view_pairs(run.views, *_some_views(order.config, store))
+        barrier(world)
+        return _train(run, order.config, store, Progress(step=0), None, where, world, terminal)
+
+
+def resume(
+    path: str | Path, *, config: RunConfig | None = None, device: str = "auto", terminal: Terminal | None = None
+) -> RunResult:
+    """Go on with an interrupted run, to the same loss curve as if it had not been interrupted.
+
+    Args:
+        path: the run folder.
+        config: what the user asks for now; refused where it differs from the saved configuration.
+        device: as for ``pretrain``.
+        terminal: where to speak; nowhere if None.
+
+    Raises:
+        UserError: no such run, other settings, changed pictures, or a damaged checkpoint.
+    """
+    with joined() as world:
+        terminal = _voice(terminal, world)
+        run = RunFolder.open(path)
+        card = read_json(run.config)
+        saved = saved_config(run)
+        if config is not None and (changed := diff(saved, config)):
+            listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
+            raise RunFolderError(f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out")
+        point = checkpoint.load(run.checkpoints / "last")
+        source, _, store, _ = _read_pictures(saved, terminal)
+        if source.fingerprint != card["data"]["fingerprint"]:
+            raise RunFolderError(f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite")
+        if world.is_main:
+            run.keep_metrics_before(point.progress.step)
+        barrier(world)
+        terminal.say(f"Going on with {run.path} from step {point.progress.step}")
+        return _train(run, saved, store, point.progress, point, pick_device(device, world), world, terminal)
+
+
+def saved_config(run: RunFolder) -> RunConfig:
+    """Read the configuration of a run from its ``run.json``."""
+    return from_dict(RunConfig, read_json(run.config)["config"])
+
+
+def _voice(terminal: Terminal | None, world: World) -> Terminal:
+    return terminal if terminal and world.is_main else Terminal(quiet=True)
+
+
+def _read_pictures(config: RunConfig, terminal: Terminal) -> tuple[Source, str, Store, list[BadPicture]]:
+    splits = open_data(config.data, config.data_dir)
+    source = splits.train if config.limit is None else draw(splits.train, config.limit)
+    if splits.note:
+        terminal.say(splits.note)
+    bad: list[BadPicture] = []
+    with terminal.bar("reading pictures", len(source)) as bar:
+        store = build_store(source, config.image_size, bad.append, lambda done, _: bar.update(done))
+    if bad:
+        terminal.say(
+            f"{len(bad)} of {len(source)} pictures could not be read and are left out: {bad[0].name} ({bad[0].reason})"
+            f"{' and others' if len(bad) > 1 else ''}; quarantine.jsonl in the run folder lists them"
+        )
+    return source, splits.note, store, bad
+
+
+def _train(
+    run: RunFolder,
+    config: RunConfig,
+    store: Store,
+    progress: Progress,
+    point: checkpoint.Checkpoint | None,
+    device: torch.device,
+    world: World,
+    terminal: Terminal,
+) -> RunResult:
+    """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to."""
+    loader = Loader(store, batch_size=config.train.batch_size, seed=config.train.seed, rank=world.rank, world=world.size)
+    method, features, notes = build_method(config)
+    method.to(device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(method.parameter_groups(), config.optim)
+    if point:
+        method.load_state_dict(point.weights)
+        optimizer.load_state_dict(point.state["optimizer"])
+    for note in notes:
+        terminal.say(note)
+    terminal.say(_summary(config, len(store), loader.steps_per_epoch, method, device, world))
+    steps = config.train.epochs * loader.steps_per_epoch
+    with terminal.bar("training", steps, progress.step) as bar, StopFlag() as stop:
+        recorder = Recorder(run, config, steps, loader.steps_per_epoch, world, terminal, bar)
+        parts = Parts(
+            config=config,
+            run=run,
+            loader=loader,
+            make_views=TwoViews(config.views, config.image_size),
+            method=method,
+            model=wrapped(method, world),
+            optimizer=optimizer,
+            device=device,
+            world=world,
+            recorder=recorder,
+        )
+        progress, status = train(parts, progress, stop)
+    if status != "interrupted" and config.train.patience:
+        method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
+        terminal.say("Restored the weights of the epoch with the lowest loss")
+    result = _result(run, recorder, progress, status, loader.steps_per_epoch)
+    if world.is_main:
+        if status != "interrupted":
+            save_backbone(run, method.backbone, _backbone_card(config, features))
+        figures.loss_curve(run.loss, recorder.records)
+        write_json(run.config, read_json(run.config) | {"result": {k: v for k, v in asdict(result).items() if k != "run"}})
+    barrier(world)
+    return result
+
+
+def build_method(config: RunConfig) -> tuple[Method, int, tuple[str, ...]]:
+    """Build backbone and heads with the random weights that belong to the run's seed.
+
+    Returns:
+        The method, the backbone's number of features, and what was adapted to the pictures.
+    """
+    backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
+        return config.method.build(backbone, features), features, notes
+
+
+def _backbone_card(config: RunConfig, features: int) -> BackboneCard:
+    return BackboneCard(
+        schema_version=SCHEMA_VERSION,
+        backbone=config.backbone,
+        num_features=features,
+        seed=config.train.seed,
+        preprocessing=Preprocessing(image_size=config.image_size, mean=config.views.mean, std=config.views.std),
+    )
+
+
+def _result(run: RunFolder, recorder: Recorder, progress: Progress, status: Status, per_epoch: int) -> RunResult:
+    last = [record["loss"] for record in recorder.records if record["step"] >= progress.step - per_epoch]
+    return RunResult(
+        run=str(run.path),
+        status=status,
+        steps=progress.step,
+        epochs=progress.step / per_epoch,
+        loss=sum(last) / max(1, len(last)),
+        seconds=recorder.seconds,
+        images_per_second=recorder.images_per_second,
+        warnings=recorder.warnings(),
+    )
+
+
+def sample_views(config: RunConfig) -> tuple[Tensor, list[Tensor]]:
+    """Read some pictures of ``config.data`` and make their views as a run would.
+
+    Returns:
+        Originals ``(n, 3, S, S)`` uint8 and two views ``(n, 3, S, S)`` float32 in 0..1, not normalised.
+
+    Raises:
+        DataError: the pictures cannot be found or read.
+    """
+    source = open_data(config.data, config.data_dir).train
+    few = draw(source, min(SHOWN_PAIRS, len(source)), config.train.seed)
+    return _some_views(config, build_store(few, config.image_size, lambda bad: None))
+
+
+def _some_views(config: RunConfig, store: Store) -> tuple[Tensor, list[Tensor]]:
+    chosen = torch.randperm(len(store), generator=generator(config.train.seed))[:SHOWN_PAIRS]
+    originals = store.read(chosen)
+    return originals, TwoViews(config.views, config.image_size).draw(originals, generator(config.train.seed, VIEWS))
+
+
+def _card(
+    order: Order, source: Source, note: str, store: Store, bad: list[BadPicture], device: torch.device, world: World
+) -> dict[str, Any]:
+    """Return the contents of ``run.json``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "diptych": metadata.version("diptych"),
+        "recipe": order.recipe,
+        "config": to_dict(order.config),
+        "choices": [asdict(choice) for choice in order.choices],
+        "command": order.command,
+        "data": {
+            "name": source.name,
+            "note": note,
+            "pictures": len(store),
+            "skipped": len(bad),
+            "fingerprint": source.fingerprint,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},
+        },
+        "git_commit": _git_commit(),
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": world.size,
+            "cpu_cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "result": None,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, None where it is installed."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def _summary(config: RunConfig, pictures: int, per_epoch: int, method: Method, device: torch.device, world: World) -> str:
+    weights = sum(p.numel() for p in method.backbone.parameters())
+    processes = f" in {world.size} processes" if world.size > 1 else ""
+    return (
+        f"Training {config.method.name} with {config.backbone} ({weights / 1e6:.2f} M weights) on {pictures} pictures of "
+        f"{config.image_size} px: {config.train.epochs} epochs × {per_epoch} steps of {config.train.batch_size}, peak "
+        f"learning rate {config.optim.peak_lr(config.train.batch_size):.3g} ({device}{processes})"
+    )

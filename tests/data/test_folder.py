@@ -1,0 +1,90 @@
+import os
+
+import pytest
+from picture_files import encoded
+
+from diptych.data.decode import BadPicture
+from diptych.data.folder import scan
+from diptych.errors import DataError
+
+
+def names(folder):
+    return [entry.name for entry in scan(folder).entries]
+
+
+def test_recursive_sorted_and_without_what_is_hidden(make_folder):
+    folder = make_folder("b.jpg", "a/2.png", "a/1.PNG", ".hidden.jpg", ".cache/x.jpg", "__MACOSX/a.jpg", "a/readme.txt")
+    assert names(folder) == ["a/1.PNG", "a/2.png", "b.jpg"]
+
+
+def test_what_is_listed_can_be_loaded(make_folder):
+    listing = scan(make_folder("a/1.png"))
+    assert listing.load("a/1.png") == encoded("PNG", 0)
+    assert listing.entries[0].size == len(encoded("PNG", 0))
+
+
+def test_one_picture_will_do(make_folder):
+    assert names(make_folder("1.jpg")) == ["1.jpg"]
+
+
+def test_empty_and_without_pictures(tmp_path):
+    with pytest.raises(DataError, match="is empty"):
+        scan(tmp_path)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"holds no pictures \(it has notes.txt"):
+        scan(tmp_path)
+
+
+def test_a_loop_of_links_ends_and_no_folder_is_entered_twice(make_folder):
+    folder = make_folder("a/1.jpg")
+    (folder / "a" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "again").symlink_to(folder / "a", target_is_directory=True)
+    assert names(folder) == ["a/1.jpg"]
+
+
+def test_links_to_pictures_are_followed_and_dangling_ones_reported_when_read(make_folder, tmp_path):
+    folder = make_folder("1.jpg")
+    (folder / "2.jpg").symlink_to(folder / "1.jpg")
+    (folder / "3.jpg").symlink_to(tmp_path / "gone.jpg")
+    listing = scan(folder)
+    assert [entry.name for entry in listing.entries] == ["1.jpg", "2.jpg", "3.jpg"]
+    assert listing.load("2.jpg") == listing.load("1.jpg")
+    with pytest.raises(BadPicture, match="No such file"):
+        listing.load("3.jpg")
+
+
+def test_a_pipe_named_like_a_picture_is_not_read(make_folder):
+    folder = make_folder("1.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    assert names(folder) == ["1.jpg"]
+
+
+def test_a_name_that_is_not_text(make_folder):
+    folder = make_folder("1.jpg")
+    with open(os.fsencode(folder) + b"/caf\xe9.jpg", "wb") as file:
+        file.write(encoded())
+    listing = scan(folder)
+    assert listing.load(listing.entries[1].name) == encoded()
+
+
+def test_folders_without_permission(make_folder, request):
+    folder = make_folder("1.jpg", "closed/2.jpg")
+    (folder / "closed").chmod(0)
+    for above in (folder, *list(folder.parents)[:3]):
+        above.chmod(0o755)
+    folder.chmod(0o777)
+    request.getfixturevalue("nobody")
+    listing = scan(folder)
+    assert [entry.name for entry in listing.entries] == ["1.jpg"]
+    assert listing.left_out == ["the folder closed could not be read (Permission denied)"]
+    (folder / "1.jpg").unlink()
+    with pytest.raises(DataError, match="no pictures can be seen in .*: the folder closed could not be read"):
+        scan(folder)
+    with pytest.raises(DataError, match="cannot read the folder .*closed .*Permission denied"):
+        scan(folder / "closed")
+
+
+def test_a_link_does_not_rename_the_folder_it_points_to(make_folder):
+    folder = make_folder("dog/1.jpg", "zebra/2.jpg")
+    (folder / "alias").symlink_to(folder / "zebra", target_is_directory=True)
+    assert names(folder) == ["dog/1.jpg", "zebra/2.jpg"]

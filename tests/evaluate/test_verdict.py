@@ -1,0 +1,93 @@
+import pytest
+
+from diptych.evaluate.scores import Difference
+from diptych.evaluate.verdict import decide, level_for
+
+TOP1 = {
+    "pretrained": {"knn": 0.5, "linear": 0.712},
+    "random": {"knn": 0.4, "linear": 0.601},
+    "pixels": {"knn": 0.3, "linear": 0.35},
+}
+
+
+def gap(points: float, half: float, level: float = 0.975) -> Difference:
+    return Difference(points=points, low=points - half, high=points + half, level=level)
+
+
+@pytest.mark.parametrize(
+    ("knn", "linear", "outcome", "quoted"),
+    [
+        (gap(10, 3), gap(5, 3), "helped", "knn"),  # both above: the clearer one is quoted
+        (gap(10, 5), gap(5, 1), "helped", "linear"),  # clearer = larger in units of its own width
+        (gap(2, 3), gap(5, 3), "helped", "linear"),  # one suffices
+        (gap(-2, 3), gap(5, 3), "helped", "linear"),  # a point estimate below 0 is no contradiction
+        (gap(3, 3), gap(1, 2), "no evidence", "knn"),  # an end at 0 is not above it
+        (gap(2, 3), gap(-1, 3), "no evidence", "knn"),
+        (gap(-4, 3), gap(1, 3), "hurt", "knn"),
+        (gap(-4, 3), gap(-9, 3), "hurt", "linear"),
+        (gap(-4, 3), gap(5, 3), "no evidence", "linear"),  # they contradict
+        (gap(40, 39), gap(-4, 5), "helped", "knn"),
+    ],
+)
+def test_the_rule(knn: Difference, linear: Difference, outcome: str, quoted: str) -> None:
+    found = decide({"knn": knn, "linear": linear}, TOP1, 1000)
+    assert (found.outcome, found.probe) == (outcome, quoted)
+    assert found.points == {"knn": knn, "linear": linear}[quoted].points
+
+
+def test_an_undecided_probe_is_not_quoted_for_an_outcome_it_does_not_show() -> None:
+    # linear is the larger in its own width but lies on neither side; only an asymmetric interval can do that
+    linear = Difference(points=20, low=-0.1, high=20.1, level=0.975)
+    found = decide({"knn": gap(3, 2.9), "linear": linear}, TOP1, 1000)
+    assert (found.outcome, found.probe) == ("helped", "knn")
+
+
+def test_the_sentence_can_be_quoted() -> None:
+    linear = Difference(points=11.1, low=8.3, high=13.9, level=0.975)
+    found = decide({"knn": gap(1, 3), "linear": linear}, TOP1, 1000)
+    assert found.sentence == (
+        "Pretraining helped: linear probe 71.2 % against 60.1 % for the same network untrained, +11.1 points "
+        "(97.5 % interval +8.3 to +13.9; 1,000 unseen pictures); raw pixels reach 35.0 %."
+    )
+    assert found.to_dict() == {
+        "outcome": "helped",
+        "sentence": found.sentence,
+        "probe": "linear",
+        "points": 11.1,
+        "interval": [8.3, 13.9],
+        "level": 0.975,
+    }
+
+
+def test_pictures_that_pretraining_saw_are_not_called_unseen() -> None:
+    found = decide({"linear": gap(5, 1)}, TOP1, 1000, unseen=False)
+    assert "unseen" not in found.sentence
+    assert "1,000 test pictures" in found.sentence
+
+
+@pytest.mark.parametrize("pixels", [0.712, 0.8])
+def test_raw_pixels_that_do_as_well_are_a_warning(pixels: float) -> None:
+    top1 = TOP1 | {"pixels": {"knn": 0.1, "linear": pixels}}
+    found = decide({"knn": gap(1, 3), "linear": gap(11, 3)}, top1, 1000)
+    assert found.outcome == "helped"
+    assert found.sentence.endswith(
+        f"; but raw pixels alone reach {100 * pixels:.1f} %, so this backbone is not yet worth using here."
+    )
+
+
+def test_contradicting_probes_are_both_told() -> None:
+    found = decide({"knn": gap(-4, 3), "linear": gap(5, 3)}, TOP1, 1000)
+    assert "because the probes disagree" in found.sentence
+    assert "-4.0 points" in found.sentence and "+5.0 points" in found.sentence
+    assert found.sentence.endswith("raw pixels reach 35.0 % by linear probe.")
+
+
+def test_one_probe_alone_needs_no_correction_and_has_no_pixels() -> None:
+    assert level_for(1) == pytest.approx(0.95)
+    assert level_for(2) == pytest.approx(0.975)
+    top1 = {contender: {"linear": TOP1[contender]["linear"]} for contender in ("pretrained", "random")}
+    found = decide({"linear": gap(-3, 1, level=level_for(1))}, top1, 200)
+    assert found.sentence == (
+        "Pretraining hurt: linear probe 71.2 % against 60.1 % for the same network untrained, -3.0 points "
+        "(95 % interval -4.0 to -2.0; 200 unseen pictures)."
+    )

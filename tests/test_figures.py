@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diptych import figures
+from diptych.errors import RunFolderError
+
+
+def pictures(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGBA"))
+
+
+def test_view_pairs_keep_every_pixel_of_small_pictures(tmp_path):
+    originals = pictures(1, 3, 32, 32)
+    white = torch.ones(1, 3, 32, 32)
+    figures.view_pairs(tmp_path / "views.png", originals, [originals.float() / 255, white])
+    drawn = pixels(tmp_path / "views.png")
+    exact = originals[0].permute(1, 2, 0).numpy().repeat(5, axis=0).repeat(5, axis=1)
+    side, step = 160, 160 + 14
+    tops = [top for top in range(drawn.shape[0] - side) if (drawn[top : top + side, :side, :3] == exact).all()]
+    assert len(tops) == 1
+    # The first view returns to the very same bytes, and the second stands beside it.
+    assert (drawn[tops[0] : tops[0] + side, step : step + side, :3] == exact).all()
+    assert (drawn[tops[0] : tops[0] + side, step + 164 : step + 164 + side] == 255).all()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(("count", "views", "size"), [(1, 2, 32), (8, 2, 224), (5, 4, 96), (2, 2, 300)])
+def test_view_pairs_of_any_number_and_size(tmp_path, count, views, size):
+    figures.view_pairs(tmp_path / "v.png", pictures(count, 3, size, size), [torch.rand(count, 3, size, size)] * views)
+    drawn = pixels(tmp_path / "v.png")
+    assert drawn.shape[1] < 1300
+    assert drawn[0, -1, 3] == 0  # transparent, for light and dark pages
+
+
+def test_views_may_be_smaller_than_the_originals(tmp_path):
+    figures.view_pairs(tmp_path / "v.png", pictures(2, 3, 64, 48), [torch.rand(2, 3, 32, 32)] * 2)
+    assert pixels(tmp_path / "v.png").any()
+
+
+def test_neighbors_frames_tell_agreement(tmp_path):
+    queries, nearest = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 2, 3, 32, 32, dtype=torch.uint8)
+    figures.neighbors(tmp_path / "n.png", queries, nearest, ["a", "b"], [["a", "a"], ["b", "a"]], torch.rand(2, 2))
+    drawn = pixels(tmp_path / "n.png")[..., :3].reshape(-1, 3)
+    colors = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (figures.AGREES, figures.DIFFERS)]
+    green, red = ((drawn == color).all(axis=1).sum() for color in colors)
+    assert green > red > 0  # three agree; the frame of the other is dashed
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1$", "$x$", "狗", "a\nb\x00c", "", "x" * 300, "<b>&", "\ud800"])
+def test_any_class_name_can_be_drawn(tmp_path, name):
+    figures.neighbors(
+        tmp_path / "n.png", pictures(1, 3, 8, 8), pictures(1, 1, 3, 8, 8), [name], [[name]], torch.ones(1, 1)
+    )
+    assert pixels(tmp_path / "n.png").any()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 50])
+def test_loss_curve(tmp_path, steps):
+    figures.loss_curve(tmp_path / "loss.png", [{"epoch": i / 10, "loss": -i / 50} for i in range(steps)])
+    assert pixels(tmp_path / "loss.png").shape == (576, 1024, 4)
+
+
+def test_drawing_is_repeatable(tmp_path):
+    for name in ("a.png", "b.png"):
+        figures.view_pairs(tmp_path / name, pictures(2, 3, 32, 32), [torch.zeros(2, 3, 32, 32)] * 2)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="cannot write"):
+        figures.loss_curve(tmp_path / "file" / "loss.png", [])
