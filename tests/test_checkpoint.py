@@ -13,7 +13,9 @@ from diptych.errors import RunFolderError
 
 def save(folder, step, best=False):
     weights = {"w": torch.full((3,), float(step))}
-    return checkpoint.save(folder, weights, {"optimizer": {"lr": 0.1, "m": [torch.ones(2)]}}, Progress(step=step), best=best)
+    return checkpoint.save(
+        folder, weights, {"optimizer": {"lr": 0.1, "m": [torch.ones(2)]}}, Progress(step=step), best=best
+    )
 
 
 def test_round_trip(tmp_path):

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.config import diff, with_settings
-from diptych.evaluate.run import evaluate as _evaluate
+from diptych.evaluation.run import evaluate as _evaluate
 from diptych.figures import view_pairs
 from diptych.frozen import FrozenBackbone, load
+from diptych.progress import Terminal
+from diptych.recipes.book import DEFAULT, recipe
+from diptych.reports.render import write_report
 from diptych.training.config import RunConfig
 from diptych.training.run import Order, RunResult, sample_views
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
-from diptych.progress import Terminal
-from diptych.recipes.book import DEFAULT, recipe
-from diptych.report.render import write_report
 
 __all__ = ["FrozenBackbone", "RunResult", "evaluate", "load", "order", "pretrain", "preview", "report", "resume"]
 
@@ -91,9 +91,7 @@ def pretrain(
     return run_order(asked, out, overwrite=overwrite, device=device, terminal=terminal)
 
 
-def run_order(
-    asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None
-) -> RunResult:
+def run_order(asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None) -> RunResult:
     """Run a complete order and write the run's first report."""
     result = _pretrain(asked, out, overwrite=overwrite, device=device, terminal=terminal)
     write_report(out)

@@ -80,7 +80,9 @@ def save(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progre
 
 
 def _write_files(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progress: Progress) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / "weights.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / "weights.safetensors"
+    )
     torch.save(state, folder / "state.pt")
     sums = {name: _sha256(folder / name) for name in ("weights.safetensors", "state.pt")}
     for name in sums:
@@ -118,7 +120,9 @@ def load(path: Path) -> Checkpoint:
     meta = read_json(path / "meta.json")
     for name, expected in meta["sha256"].items():
         if not (path / name).is_file() or _sha256(path / name) != expected:
-            raise RunFolderError(f"checkpoint {path.resolve()} is damaged ({name} is cut short or altered){_other(path)}")
+            raise RunFolderError(
+                f"checkpoint {path.resolve()} is damaged ({name} is cut short or altered){_other(path)}"
+            )
     progress = Progress(**{name: meta[name] for name in Progress.__dataclass_fields__})
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     return Checkpoint(load_file(path / "weights.safetensors"), state, progress)

@@ -76,10 +76,11 @@ def pretrain(words: list[str]) -> int:
 
 def _order(recipe: str, words: list[str], out: str | None) -> Order:
     """Parse twice: first for the pictures, which the recipe looks at, then over the recipe's own values."""
-
     first = _parse_config(words, RunConfig(data=""))
     if not first.data:
-        raise UserError("say what to learn from: `diptych pretrain DATA`, with a folder, a .zip, a .tar, cifar10 or photos")
+        raise UserError(
+            "say what to learn from: `diptych pretrain DATA`, with a folder, a .zip, a .tar, cifar10 or photos"
+        )
     base = find_recipe(recipe, first.data, first.data_dir, first.limit)
     return api.ordered(base, _parse_config(words, base.config), out)
 
@@ -94,7 +95,9 @@ def _pretrain_help() -> int:
     with contextlib.suppress(SystemExit):
         _tyro(PretrainArgs, ["--help"], None)
     with contextlib.suppress(SystemExit):
-        print("\nThe run's configuration; a recipe sets each, and these flags change it (shown: the paper's ImageNet settings).\n")
+        print(
+            "\nThe run's configuration; a recipe sets each, and these flags change it (shown: the paper's ImageNet settings).\n"
+        )
         _tyro(RunConfig, ["--help"], RunConfig(data=""))
     return 0
 

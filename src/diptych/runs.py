@@ -166,9 +166,13 @@ class RunFolder:
         """
         run = cls(path)
         if not run.path.is_dir():
-            raise RunFolderError(f"there is no run folder {run.path}; make one with `diptych pretrain DATA --out {run.path}`")
+            raise RunFolderError(
+                f"there is no run folder {run.path}; make one with `diptych pretrain DATA --out {run.path}`"
+            )
         if not (run.path / MARKER).is_file() or not run.config.is_file():
-            raise RunFolderError(f"{run.path} is not a run folder of diptych (it has no run.json); give the folder named by --out")
+            raise RunFolderError(
+                f"{run.path} is not a run folder of diptych (it has no run.json); give the folder named by --out"
+            )
         return run
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:

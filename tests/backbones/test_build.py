@@ -33,7 +33,10 @@ def test_small_pictures_get_the_small_stem_and_it_is_said():
 
 
 def test_channels():
-    assert build_backbone("timm:resnet18", image_size=32, channels=4).module(torch.randn(2, 4, 32, 32)).shape == (2, 512)
+    assert build_backbone("timm:resnet18", image_size=32, channels=4).module(torch.randn(2, 4, 32, 32)).shape == (
+        2,
+        512,
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ SMALL = {"simsiam": {"projector_width": 16, "predictor_width": 8}}
 
 def build(name, channels=3):
     torch.manual_seed(0)
-    backbone = nn.Sequential(nn.Conv2d(channels, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    backbone = nn.Sequential(
+        nn.Conv2d(channels, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
     return METHODS[name](**SMALL[name]).build(backbone, 6)
 
 

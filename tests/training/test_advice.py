@@ -34,5 +34,14 @@ def test_a_few_bad_batches_are_not():
 
 def test_the_three_areas_of_advice_carry_the_runs_own_values():
     warning = collapse_warning(records(std=0.1), CONFIG)
-    for part in ("(1)", "--crop-scale is 0.2 1", "0.4/0.4/0.4/0.1", "(2)", "peak is 0.05", "(3)", "resnet20v2", "3 × 2048"):
+    for part in (
+        "(1)",
+        "--crop-scale is 0.2 1",
+        "0.4/0.4/0.4/0.1",
+        "(2)",
+        "peak is 0.05",
+        "(3)",
+        "resnet20v2",
+        "3 × 2048",
+    ):
         assert part in warning, part

@@ -49,12 +49,16 @@ def build_backbone(name: str, *, image_size: int, channels: int = 3) -> BuiltBac
         raise ConfigError(f"unknown backbone '{name}'{suggest(name, OWN)} (or timm:MODEL, such as timm:resnet18)")
     module = CifarResNetV2(int(match[1]), in_channels=channels, final_norm=not match[2])
     notes = ("the backbone has no final batch norm and ReLU (the Keras example's form)",) if match[2] else ()
-    return BuiltBackbone(module=module, num_features=getattr(module, "head_hidden_size", module.num_features), notes=notes)
+    return BuiltBackbone(
+        module=module, num_features=getattr(module, "head_hidden_size", module.num_features), notes=notes
+    )
 
 
 def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
     if not timm.is_model(model):
-        raise ConfigError(f"timm has no model '{model}'{suggest(model, timm.list_models(model[:3] + '*') or POPULAR_TIMM)}")
+        raise ConfigError(
+            f"timm has no model '{model}'{suggest(model, timm.list_models(model[:3] + '*') or POPULAR_TIMM)}"
+        )
     options: dict[str, object] = {"num_classes": 0, "in_chans": channels}
     try:
         try:
@@ -69,7 +73,9 @@ def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
     notes: tuple[str, ...] = ()
     if image_size <= SMALL_PICTURE and _shrink_stem(module):
         notes = (f"pictures are {image_size} px: timm:{model} gets a 3×3 stride-1 stem without max-pool",)
-    return BuiltBackbone(module=module, num_features=getattr(module, "head_hidden_size", module.num_features), notes=notes)
+    return BuiltBackbone(
+        module=module, num_features=getattr(module, "head_hidden_size", module.num_features), notes=notes
+    )
 
 
 def _shrink_stem(module: nn.Module) -> bool:
@@ -81,4 +87,3 @@ def _shrink_stem(module: nn.Module) -> bool:
     nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
     module.maxpool = nn.Identity()
     return True
-

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from diptych.errors import ConfigError, suggest
-from diptych.training.config import RunConfig
-from diptych.training.run import Order
 from diptych.recipes import facts as facts_room
 from diptych.recipes.keras_simsiam import keras_simsiam
 from diptych.recipes.simsiam import simsiam
 from diptych.recipes.simsiam_cifar import simsiam_cifar
 from diptych.recipes.simsiam_imagenet import simsiam_imagenet
+from diptych.training.config import RunConfig
+from diptych.training.run import Order
 
 DEFAULT = "simsiam"
 FIXED: dict[str, Callable[[str], RunConfig]] = {

@@ -49,9 +49,13 @@ def gather(data: str, data_dir: str | None = None, limit: int | None = None) -> 
         sides.append(min(picture.shape[1:]))
         gray = gray and bool(np.array_equal(picture[0], picture[1]) and np.array_equal(picture[1], picture[2]))
     if not sides:
-        raise DataError(f"none of {len(sample)} pictures drawn from {data} can be read; look at them, or try another folder")
+        raise DataError(
+            f"none of {len(sample)} pictures drawn from {data} can be read; look at them, or try another folder"
+        )
     count = len(source) if limit is None else min(limit, len(source))
-    return Facts(count=count, side=int(statistics.median(sides)), gray=gray, gpu=torch.cuda.is_available(), bf16=native_bf16())
+    return Facts(
+        count=count, side=int(statistics.median(sides)), gray=gray, gpu=torch.cuda.is_available(), bf16=native_bf16()
+    )
 
 
 def native_bf16() -> bool:

@@ -2,9 +2,9 @@
 
 from diptych.methods import SimSiamConfig
 from diptych.optim.config import OptimConfig
+from diptych.recipes.facts import Facts, machine
 from diptych.training.config import RunConfig, TrainConfig
 from diptych.training.run import Choice
-from diptych.recipes.facts import Facts, machine
 from diptych.views.pipeline import ViewsConfig
 
 CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000
@@ -27,7 +27,10 @@ def simsiam(data: str, facts: Facts) -> tuple[RunConfig, list[Choice]]:
     choose(f"--batch-size {batch_size}", f"a power of two, at most a sixteenth of the {facts.count} pictures")
     budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
     epochs = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
-    choose(f"--epochs {epochs}", f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs, on {machine(facts)}")
+    choose(
+        f"--epochs {epochs}",
+        f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs, on {machine(facts)}",
+    )
     precision = "bf16" if facts.bf16 else "fp32"
     choose(f"--precision {precision}", f"bfloat16 is {'native' if facts.bf16 else 'not native'} here")
     views = _views(facts, short=not facts.gpu)

@@ -49,7 +49,11 @@ def _mean(records: Sequence[dict[str, Any]], key: str) -> float:
 
 def _advice(config: RunConfig) -> str:
     views, optim = config.views, config.optim
-    crop = f"--crop-scale is {views.crop_scale[0]:g} {views.crop_scale[1]:g}" if views.crop == "resized" else "crops keep the scale"
+    crop = (
+        f"--crop-scale is {views.crop_scale[0]:g} {views.crop_scale[1]:g}"
+        if views.crop == "resized"
+        else "crops keep the scale"
+    )
     return (
         f"Try, one at a time: (1) other distortions: {crop}, jitter acts with probability {views.jitter:g} at strengths "
         f"{views.brightness:g}/{views.contrast:g}/{views.saturation:g}/{views.hue:g}, grayscale {views.grayscale:g}, "

@@ -15,10 +15,10 @@ from diptych.errors import UserError
 from diptych.methods import Method
 from diptych.optim.schedule import warmup_cosine
 from diptych.optim.sgd import set_lr
-from diptych.training.config import RunConfig
-from diptych.training.recorder import Recorder
 from diptych.runs import RunFolder
 from diptych.seeding import VIEWS, generator
+from diptych.training.config import RunConfig
+from diptych.training.recorder import Recorder
 from diptych.views.pipeline import TwoViews
 
 Status = Literal["finished", "stopped early", "interrupted"]
@@ -62,7 +62,9 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
         for batch in recorder.timed(parts.loader.epoch(epoch, first)):
             step = progress.step
             draws = generator(config.seed, VIEWS, step, parts.world.rank)
-            torch.manual_seed(draws.initial_seed())  # dropout and the like: a function of the step, so resuming is exact
+            torch.manual_seed(
+                draws.initial_seed()
+            )  # dropout and the like: a function of the step, so resuming is exact
             views = parts.make_views(batch.images.to(parts.device, non_blocking=True), draws)
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
             with torch.autocast(parts.device.type, torch.bfloat16, enabled=config.precision == "bf16"):

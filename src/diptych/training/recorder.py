@@ -11,10 +11,10 @@ from typing import Any
 
 from diptych.diagnostics import effective_rank, embedding_std
 from diptych.distributed import World, mean_over_ranks
-from diptych.training.advice import collapse_warning
-from diptych.training.config import RunConfig
 from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
+from diptych.training.advice import collapse_warning
+from diptych.training.config import RunConfig
 from diptych.types import Batch, StepOutput
 
 RECORDS = 2000

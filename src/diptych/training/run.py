@@ -26,12 +26,12 @@ from diptych.errors import RunFolderError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.methods import Method
 from diptych.optim.sgd import build_optimizer
-from diptych.training.config import RunConfig
-from diptych.training.loop import Parts, Status, train
-from diptych.training.recorder import Recorder
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, read_json, write_json
 from diptych.seeding import VIEWS, WEIGHTS, generator
+from diptych.training.config import RunConfig
+from diptych.training.loop import Parts, Status, train
+from diptych.training.recorder import Recorder
 from diptych.views.pipeline import TwoViews
 
 SCHEMA_VERSION = 1
@@ -126,11 +126,15 @@ def resume(
         saved = saved_config(run)
         if config is not None and (changed := diff(saved, config)):
             listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
-            raise RunFolderError(f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out")
+            raise RunFolderError(
+                f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out"
+            )
         point = checkpoint.load(run.checkpoints / "last")
         source, _, store, _ = _read_pictures(saved, terminal)
         if source.fingerprint != card["data"]["fingerprint"]:
-            raise RunFolderError(f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite")
+            raise RunFolderError(
+                f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite"
+            )
         if world.is_main:
             run.keep_metrics_before(point.progress.step)
         barrier(world)
@@ -174,7 +178,9 @@ def _train(
     terminal: Terminal,
 ) -> RunResult:
     """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to."""
-    loader = Loader(store, batch_size=config.train.batch_size, seed=config.train.seed, rank=world.rank, world=world.size)
+    loader = Loader(
+        store, batch_size=config.train.batch_size, seed=config.train.seed, rank=world.rank, world=world.size
+    )
     method, features, notes = build_method(config)
     method.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
@@ -208,7 +214,9 @@ def _train(
         if status != "interrupted":
             save_backbone(run, method.backbone, _backbone_card(config, features))
         figures.loss_curve(run.loss, recorder.records)
-        write_json(run.config, read_json(run.config) | {"result": {k: v for k, v in asdict(result).items() if k != "run"}})
+        write_json(
+            run.config, read_json(run.config) | {"result": {k: v for k, v in asdict(result).items() if k != "run"}}
+        )
     barrier(world)
     return result
 
@@ -315,7 +323,9 @@ def _git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def _summary(config: RunConfig, pictures: int, per_epoch: int, method: Method, device: torch.device, world: World) -> str:
+def _summary(
+    config: RunConfig, pictures: int, per_epoch: int, method: Method, device: torch.device, world: World
+) -> str:
     weights = sum(p.numel() for p in method.backbone.parameters())
     processes = f" in {world.size} processes" if world.size > 1 else ""
     return (

@@ -5,11 +5,11 @@ from itertools import groupby
 from typing import Any
 
 from diptych.config import flatten
-from diptych.report.charts import Curve, line_chart
-from diptych.report.collect import Facts
-from diptych.report.confusion import confusion_of
-from diptych.report.markup import command, date, duration, facts, get, name, number, picture, plain, section, text
-from diptych.report.verdict import title_of
+from diptych.reports.charts import Curve, line_chart
+from diptych.reports.collect import Facts
+from diptych.reports.confusion import confusion_of
+from diptych.reports.markup import command, date, duration, facts, get, name, number, picture, plain, section, text
+from diptych.reports.verdict import title_of
 
 SHOWN_BAD = 20
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from diptych.report.collect import Evaluation
-from diptych.report.markup import get, name, percent, signed, text
-from diptych.report.verdict import probe_name, quoted_probe, title_of
+from diptych.reports.collect import Evaluation
+from diptych.reports.markup import get, name, percent, signed, text
+from diptych.reports.verdict import probe_name, quoted_probe, title_of
 
 MATRIX_CLASSES = 20
 """More classes than this are shown as lists: nobody reads a matrix of thirty columns."""

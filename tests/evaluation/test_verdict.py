@@ -1,7 +1,7 @@
 import pytest
 
-from diptych.evaluate.scores import Difference
-from diptych.evaluate.verdict import decide, level_for
+from diptych.evaluation.scores import Difference
+from diptych.evaluation.verdict import decide, level_for
 
 TOP1 = {
     "pretrained": {"knn": 0.5, "linear": 0.712},

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from diptych.errors import RunFolderError
-from diptych.report.charts import Curve, Interval, interval_chart, line_chart
-from diptych.report.markup import date, duration, percent, picture, signed, text, tick_labels, ticks
-from diptych.report.render import write_report
+from diptych.reports.charts import Curve, Interval, interval_chart, line_chart
+from diptych.reports.markup import date, duration, percent, picture, signed, text, tick_labels, ticks
+from diptych.reports.render import write_report
 
 VOID = {"meta", "img", "br", "line", "rect", "circle", "path", "polyline", "polygon"}
 SENTENCE = "Pretraining helped: kNN 66.1 % against 59.0 % for the same network untrained, +7.1 points."

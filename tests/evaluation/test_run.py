@@ -13,8 +13,8 @@ from torch import nn
 from diptych.data.open import open_data
 from diptych.data.split import draw
 from diptych.errors import ConfigError, DataError, RunFolderError
-from diptych.evaluate.run import default_name, evaluate
-from diptych.evaluate.table import as_text
+from diptych.evaluation.run import default_name, evaluate
+from diptych.evaluation.table import as_text
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, write_json

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from diptych.config import flatten
-from diptych.report.charts import Interval, interval_chart
-from diptych.report.collect import Evaluation, Facts
-from diptych.report.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
+from diptych.reports.charts import Interval, interval_chart
+from diptych.reports.collect import Evaluation, Facts
+from diptych.reports.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
 
 PROBES = {"knn": "kNN", "linear": "linear probe"}
 CONTENDERS = {"pretrained": "pretrained", "random": "same network, untrained", "pixels": "raw pixels"}

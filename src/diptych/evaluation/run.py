@@ -16,11 +16,11 @@ import torch
 
 from diptych import figures
 from diptych.errors import ConfigError, suggest
-from diptych.evaluate.knn import Neighbors
-from diptych.evaluate.pictures import Labelled, Sources, open_labelled, read_labelled, seen_in_pretraining
-from diptych.evaluate.protocols import measure_keras, measure_standard
-from diptych.evaluate.scores import difference
-from diptych.evaluate.verdict import decide, level_for
+from diptych.evaluation.knn import Neighbors
+from diptych.evaluation.pictures import Labelled, Sources, open_labelled, read_labelled, seen_in_pretraining
+from diptych.evaluation.protocols import measure_keras, measure_standard
+from diptych.evaluation.scores import difference
+from diptych.evaluation.verdict import decide, level_for
 from diptych.frozen import load, random_twin
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, read_json, write_json, writing_errors

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diptych.errors import DataError
-from diptych.evaluate.features import Features
+from diptych.evaluation.features import Features
 from diptych.seeding import generator
 
 EPOCHS = 5

@@ -7,8 +7,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from diptych.errors import DataError
-from diptych.evaluate.features import Features
-from diptych.evaluate.linear import L2_GRID, Problem, fit_linear, hold_out
+from diptych.evaluation.features import Features
+from diptych.evaluation.linear import L2_GRID, Problem, fit_linear, hold_out
 
 
 def clusters(rows: int, width: int, classes: int = 3, spread: float = 2.0, seed: int = 0) -> Features:

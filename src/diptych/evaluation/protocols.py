@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diptych.evaluate import keras_protocol, knn, linear
-from diptych.evaluate.features import PIXEL_SIDE, Features, backbone_features, is_averaged, pixel_features
-from diptych.evaluate.pictures import Labelled
-from diptych.evaluate.scores import Score, score
+from diptych.evaluation import keras_protocol, knn, linear
+from diptych.evaluation.features import PIXEL_SIDE, Features, backbone_features, is_averaged, pixel_features
+from diptych.evaluation.pictures import Labelled
+from diptych.evaluation.scores import Score, score
 from diptych.frozen import FrozenBackbone
 from diptych.progress import Terminal
 

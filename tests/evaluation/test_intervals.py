@@ -3,8 +3,8 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch import tensor
 
-from diptych.evaluate.intervals import paired_difference, wilson
-from diptych.evaluate.scores import difference, score
+from diptych.evaluation.intervals import paired_difference, wilson
+from diptych.evaluation.scores import difference, score
 
 
 def test_wilson_by_hand() -> None:

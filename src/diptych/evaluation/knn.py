@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.evaluate.features import Features
+from diptych.evaluation.features import Features
 
 K = 20
 TEMPERATURE = 0.07

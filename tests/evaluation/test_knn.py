@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from diptych.evaluate import knn
-from diptych.evaluate.features import Features
-from diptych.evaluate.knn import Neighbors, classify, nearest, vote
+from diptych.evaluation import knn
+from diptych.evaluation.features import Features
+from diptych.evaluation.knn import Neighbors, classify, nearest, vote
 
 
 def features(rows: int, width: int = 6, classes: int = 4, seed: int = 0) -> Features:

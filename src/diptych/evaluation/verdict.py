@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from diptych.evaluate.scores import Difference
+from diptych.evaluation.scores import Difference
 
 Outcome = Literal["helped", "no evidence", "hurt"]
 

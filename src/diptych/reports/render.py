@@ -3,10 +3,10 @@
 from pathlib import Path
 from string import Template
 
-from diptych.report import sections
-from diptych.report.collect import Facts, collect
-from diptych.report.markup import date, text
-from diptych.report.verdict import UNKNOWN, verdict_section
+from diptych.reports import sections
+from diptych.reports.collect import Facts, collect
+from diptych.reports.markup import date, text
+from diptych.reports.verdict import UNKNOWN, verdict_section
 from diptych.runs import RunFolder, write_text
 
 

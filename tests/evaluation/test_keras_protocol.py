@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from diptych.errors import DataError
-from diptych.evaluate import keras_protocol
-from diptych.evaluate.features import Features
-from diptych.evaluate.keras_protocol import fit_keras, learning_rate
+from diptych.evaluation import keras_protocol
+from diptych.evaluation.features import Features
+from diptych.evaluation.keras_protocol import fit_keras, learning_rate
 from diptych.seeding import generator
 
 

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from diptych.errors import DataError
-from diptych.evaluate.features import Features
+from diptych.evaluation.features import Features
 from diptych.seeding import SPLIT, generator
 
 L2_GRID = tuple(10.0 ** (half / 2) for half in range(4, -13, -1))

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import RunFolderError
-from diptych.evaluate.features import backbone_features, is_averaged, pixel_features
+from diptych.evaluation.features import backbone_features, is_averaged, pixel_features
 from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diptych.evaluate.verdict import PROBE_NAMES, signed
+from diptych.evaluation.verdict import PROBE_NAMES, signed
 
 CONTENDER_NAMES = {"pretrained": "pretrained", "random": "same network, untrained", "pixels": "raw pixels"}
 

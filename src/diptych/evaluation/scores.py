@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from diptych.evaluate.intervals import Interval, paired_difference, wilson
+from diptych.evaluation.intervals import Interval, paired_difference, wilson
 
 
 @dataclass(frozen=True, kw_only=True)
