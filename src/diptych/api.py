@@ -21,7 +21,8 @@ from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe
 from diptych.reports.render import write_report
 from diptych.training.config import RunConfig
-from diptych.training.run import Order, RunResult, sample_views
+from diptych.training.order import Order
+from diptych.training.run import RunResult, sample_views
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
 
@@ -92,7 +93,10 @@ def pretrain(
 
 
 def run_order(asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None) -> RunResult:
-    """Run a complete order and write the run's first report."""
+    """Run a complete order, say what was chosen for the user, and write the run's first report."""
+    terminal = terminal or Terminal(quiet=True)
+    for choice in asked.choices:
+        terminal.say(f"chose {choice.what}: {choice.why}")
     result = _pretrain(asked, out, overwrite=overwrite, device=device, terminal=terminal)
     write_report(out)
     return result
@@ -162,8 +166,23 @@ def report(run: str | Path) -> Path:
     return write_report(run)
 
 
-def preview(asked: Order, out: str | Path) -> Path:
-    """Draw some pictures beside their two views, as a run would make them, into the PNG file ``out``."""
+def preview(data: str, out: str | Path, *, recipe: str = DEFAULT, **settings: Setting) -> Path:
+    """Draw some pictures beside their two views, as a run would make them, into the PNG file ``out``.
+
+    Args:
+        data: as for ``pretrain``.
+        out: the file to write; an earlier one is replaced.
+        recipe: the recipe whose views are drawn.
+        settings: as for ``pretrain``.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    return draw_views(order(recipe, data, None, settings), out)
+
+
+def draw_views(asked: Order, out: str | Path) -> Path:
+    """Draw the views of a complete order into the PNG file ``out``; returns its path."""
     path = Path(out)
     view_pairs(path, *sample_views(asked.config))
     return path

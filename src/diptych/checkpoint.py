@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 def save(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progress: Progress, *, best: bool) -> Path:
-    """Write a checkpoint, point ``last`` (and ``best``) at it, and delete those that nothing points at any more.
+    """Write a checkpoint, point ``last`` (and ``best``) at it, and delete all but these and the one before.
 
     Args:
         folder: the run's ``checkpoints`` folder.
@@ -100,9 +100,13 @@ def _point(link: Path, target: str) -> None:
 
 
 def _delete_unused(folder: Path) -> None:
+    """Keep what ``last`` and ``best`` point to, and the one before ``last``: the way on, should that be damaged."""
     used = {os.readlink(link) for link in (folder / "last", folder / "best") if link.is_symlink()}
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink() and path.name not in used:
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    complete = sorted((path for path in found if path.name.startswith("step-")), key=lambda path: path.stat().st_mtime)
+    used |= {path.name for path in complete[-2:]}
+    for path in found:
+        if path.name not in used:
             shutil.rmtree(path)
 
 
@@ -133,7 +137,8 @@ def _other(path: Path) -> str:
     damaged = path.resolve()
     others = sorted(p for p in damaged.parent.glob("step-*") if p != damaged)
     if others:
-        return f"; to go on from the one before it, type `ln -sfn {others[-1].name} {damaged.parent / 'last'}` and resume again"
+        last = damaged.parent / "last"
+        return f"; to go on from the one before it, type `ln -sfn {others[-1].name} {last}` and resume again"
     return "; it is the only one, so start again with --overwrite"
 
 

@@ -6,62 +6,75 @@ Standard output holds results alone (one JSON object with ``--json``); progress 
 import contextlib
 import io
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diptych import api
 from diptych.errors import UserError, suggest
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
-from diptych.recipes.book import entries
+from diptych.recipes.book import DEFAULT, entries
 from diptych.recipes.book import recipe as find_recipe
 from diptych.runs import RunFolder
+from diptych.training.card import saved_config
 from diptych.training.config import RunConfig
-from diptych.training.run import Order, saved_config
+from diptych.training.order import Order
 
 T = TypeVar("T")
+
+Name = Annotated[str | None, arg(metavar="NAME")]
+Folder = Annotated[str | None, arg(metavar="FOLDER")]
+Switch = Annotated[bool, FlagCreatePairsOff]
+
+USAGE = {
+    "pretrain": "diptych pretrain DATA --out RUN",
+    "evaluate": "diptych evaluate RUN DATA",
+    "preview": "diptych preview DATA --out FILE.png",
+    "report": "diptych report RUN",
+    "recipes": "diptych recipes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainArgs:
     """Where a run goes and how it is started; everything else is the run's configuration."""
 
-    out: str | None = None
+    out: Folder = None
     """The run folder to make."""
-    recipe: str = "simsiam"
-    """The configuration to start from; `diptych recipes` lists them."""
-    resume: str | None = None
-    """Go on with this run folder instead of starting a new one."""
-    overwrite: bool = False
+    recipe: Name = None
+    """The configuration to start from; `diptych recipes` lists them, and without one it is `simsiam`."""
+    resume: Folder = None
+    """Go on with this run instead of starting a new one."""
+    overwrite: Switch = False
     """Delete the run that lies at --out first."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON on standard output."""
 
 
 def pretrain(words: list[str]) -> int:
     """Run `diptych pretrain`; returns the exit code."""
-    helping = bool({"-h", "--help"} & set(words))
-    args, rest = _parse_known(PretrainArgs, [word for word in words if word not in ("-h", "--help")])
-    if helping:
-        return _pretrain_help()
+    if {"-h", "--help"} & set(words):
+        return _help_with_config("pretrain", PretrainArgs)
+    args, rest = _parse_known("pretrain", PretrainArgs, words)
     terminal = Terminal()
     if args.resume:
-        config = _parse_config(rest, saved_config(RunFolder.open(args.resume)))
-        result = api.resume(args.resume, config=config, device=args.device, terminal=terminal)
+        if args.out or args.recipe or args.overwrite:
+            raise UserError("--resume goes on in its own folder: leave out --out, --recipe and --overwrite")
         out = args.resume
+        config = _parse("pretrain", RunConfig, rest, saved_config(RunFolder.open(out)))
+        result = api.resume(out, config=config, device=args.device, terminal=terminal)
     else:
-        asked = _order(args.recipe, rest, args.out)
+        asked = _order("pretrain", args.recipe, rest, args.out)
         if args.out is None:
             raise UserError("say where the run goes: add `--out runs/NAME`")
         out = args.out
-        for choice in asked.choices:
-            terminal.say(f"chose {choice.what}: {choice.why}")
         result = api.run_order(asked, out, overwrite=args.overwrite, device=args.device, terminal=terminal)
     summary = (
         f"{out}: {result.status} after {result.epochs:.3g} epochs ({result.steps} steps, {result.seconds:.0f} s, "
@@ -74,31 +87,24 @@ def pretrain(words: list[str]) -> int:
     return 0
 
 
-def _order(recipe: str, words: list[str], out: str | None) -> Order:
+def _order(command: str, recipe: str | None, words: list[str], out: str | None) -> Order:
     """Parse twice: first for the pictures, which the recipe looks at, then over the recipe's own values."""
-    first = _parse_config(words, RunConfig(data=""))
+    first = _parse(command, RunConfig, words, RunConfig(data=""))
     if not first.data:
         raise UserError(
-            "say what to learn from: `diptych pretrain DATA`, with a folder, a .zip, a .tar, cifar10 or photos"
+            f"say what to learn from: `{USAGE[command]}`, with a folder, a .zip, a .tar, a .csv, cifar10 or photos"
         )
-    base = find_recipe(recipe, first.data, first.data_dir, first.limit)
-    return api.ordered(base, _parse_config(words, base.config), out)
+    base = find_recipe(recipe or DEFAULT, first.data, first.data_dir, first.limit)
+    return api.ordered(base, _parse(command, RunConfig, words, base.config), out)
 
 
-def _parse_config(words: list[str], default: RunConfig) -> RunConfig:
-    return _parse(type(default), words, default)
-
-
-def _pretrain_help() -> int:
-
-    print("usage: diptych pretrain DATA --out RUN [options]\n       diptych pretrain --resume RUN\n")
+def _help_with_config(command: str, cls: type[Any]) -> int:
+    """Print the help of a command that takes a run's whole configuration beside its own options."""
     with contextlib.suppress(SystemExit):
-        _tyro(PretrainArgs, ["--help"], None)
+        _tyro(command, cls, ["--help"], None)
+    print("\nThe run's configuration. A recipe sets each flag, and you can change it; shown: the paper for ImageNet.\n")
     with contextlib.suppress(SystemExit):
-        print(
-            "\nThe run's configuration; a recipe sets each, and these flags change it (shown: the paper's ImageNet settings).\n"
-        )
-        _tyro(RunConfig, ["--help"], RunConfig(data=""))
+        _tyro(command, RunConfig, ["--help"], RunConfig(data=""))
     return 0
 
 
@@ -106,30 +112,29 @@ def _pretrain_help() -> int:
 class EvaluateArgs:
     """Did pretraining help? Compares the backbone with its own random initialisation and with raw pixels."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """A finished run."""
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """Labelled pictures: class subfolders, an archive of them, a CSV `file,label`, cifar10 or photos."""
-    data_dir: str | None = None
+    data_dir: Folder = None
     """Where the archive of a named data set lies."""
     protocol: Literal["standard", "keras"] = "standard"
     """kNN and a converged linear probe, or the Keras example's own linear probe."""
-    limit: int | None = None
+    limit: Annotated[int | None, arg(metavar="N")] = None
     """Use this many pictures of each split, drawn by a fixed seed."""
     seed: int = 0
     """Of the split and of the probes."""
-    name: str | None = None
+    name: Name = None
     """Of the result, RUN/evaluation/NAME.json."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON on standard output."""
 
 
 def evaluate(words: list[str]) -> int:
     """Run `diptych evaluate`; returns the exit code."""
-    args = _parse(EvaluateArgs, words)
-
+    args = _parse("evaluate", EvaluateArgs, words)
     result = api.evaluate(
         args.run,
         args.data,
@@ -151,17 +156,18 @@ class PreviewArgs:
 
     out: str = "views.png"
     """The PNG file to write."""
-    recipe: str = "simsiam"
-    """The recipe whose views are drawn."""
-    json: bool = False
+    recipe: Name = None
+    """The recipe whose views are drawn; `simsiam` without one."""
+    json: Switch = False
     """Print the result as JSON on standard output."""
 
 
 def preview(words: list[str]) -> int:
     """Run `diptych preview`; returns the exit code."""
-    args, rest = _parse_known(PreviewArgs, words)
-
-    path = api.preview(_order(args.recipe, rest, None), args.out)
+    if {"-h", "--help"} & set(words):
+        return _help_with_config("preview", PreviewArgs)
+    args, rest = _parse_known("preview", PreviewArgs, words)
+    path = api.draw_views(_order("preview", args.recipe, rest, None), args.out)
     _print(args.json, {"views": str(path)}, str(path))
     return 0
 
@@ -170,18 +176,17 @@ def preview(words: list[str]) -> int:
 class ReportArgs:
     """Rewrites RUN/report.html from what lies in the run folder."""
 
-    run: Positional[str]
+    run: Annotated[Positional[str], arg(metavar="RUN")]
     """The run folder."""
     seed: int = 0
     """Accepted by every command; a report draws nothing at random."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON on standard output."""
 
 
 def report(words: list[str]) -> int:
     """Run `diptych report`; returns the exit code."""
-    args = _parse(ReportArgs, words)
-
+    args = _parse("report", ReportArgs, words)
     path = api.report(args.run)
     _print(args.json, {"report": str(path)}, str(path))
     return 0
@@ -193,14 +198,13 @@ class RecipesArgs:
 
     seed: int = 0
     """Accepted by every command; a list draws nothing at random."""
-    json: bool = False
+    json: Switch = False
     """Print the result as JSON on standard output."""
 
 
 def recipes(words: list[str]) -> int:
     """Run `diptych recipes`; returns the exit code."""
-    args = _parse(RecipesArgs, words)
-
+    args = _parse("recipes", RecipesArgs, words)
     found = entries()
     text = "\n".join(f"{entry.name}\n    {entry.what_for}\n    Measured: {entry.measured}" for entry in found)
     _print(args.json, {"recipes": [asdict(entry) for entry in found]}, text)
@@ -211,41 +215,53 @@ def _print(as_json: bool, value: dict[str, Any], text: str) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
-def _parse(cls: type[T], words: list[str], default: T | None = None) -> T:
+def _parse(command: str, cls: type[T], words: list[str], default: T | None = None) -> T:
     """Parse ``words`` into the dataclass ``cls``; an unknown word is refused with a suggestion."""
-    args, rest = _parse_known(cls, words, default)
+    args, rest = _parse_known(command, cls, words, default)
     if rest:
-        known = _flags(cls, default)
         word = rest[0].partition("=")[0]
-        hint = suggest(word, known) if word.startswith("-") else "; see --help"
-        raise UserError(f"unknown option '{word}'{hint}" if word.startswith("-") else f"unexpected word '{word}'{hint}")
+        if not word.startswith("-"):
+            raise UserError(f"unexpected word '{word}': type `{USAGE[command]}`")
+        raise UserError(f"unknown option '{word}'{suggest(word, _flags(command, cls, default))}")
     return args
 
 
-def _parse_known(cls: type[T], words: list[str], default: T | None = None) -> tuple[T, list[str]]:
+def _parse_known(command: str, cls: type[T], words: list[str], default: T | None = None) -> tuple[T, list[str]]:
     """Parse what ``cls`` knows; a wrong value becomes one line instead of tyro's box."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return _tyro(cls, words, default)
+            return _tyro(command, cls, words, default)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:]]
-        raise UserError(" ".join(lines[: lines.index("")] if "" in lines else lines)) from None
+    lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:]]
+    told = " ".join(lines[: lines.index("")] if "" in lines else lines)
+    if told.startswith("Missing from"):
+        told = "something is missing"
+    elif wrong := re.match(r"Error parsing (--\S+): (no type|invalid literal|could not)", told):
+        flag = wrong[1]
+        value = words[words.index(flag) + 1] if flag in words[:-1] else ""
+        told = f"{flag} cannot be '{value}'"
+    raise UserError(f"{told.rstrip('.')}: type `{USAGE[command]}`, or `diptych {command} --help`")
 
 
-def _tyro(cls: type[T], words: list[str], default: T | None) -> tuple[T, list[str]]:
+def _tyro(command: str, cls: type[T], words: list[str], default: T | None) -> tuple[T, list[str]]:
     options: dict[str, Any] = {} if default is None else {"default": default}
     parsed: tuple[T, list[str]] = tyro.cli(
-        cls, args=words, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,), prog="diptych", **options
+        cls,
+        args=words,
+        return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+        prog=f"diptych {command}",
+        **options,
     )
     return parsed
 
 
-def _flags(cls: type[Any], default: Any) -> list[str]:
+def _flags(command: str, cls: type[Any], default: Any) -> list[str]:
     """Every flag that ``cls`` accepts, read from its help."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        _tyro(cls, ["--help"], default)
+        _tyro(command, cls, ["--help"], default)
     return [word.strip(",") for word in said.getvalue().split() if word.startswith("--")]

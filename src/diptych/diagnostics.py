@@ -20,7 +20,8 @@ def embedding_std(embeddings: Tensor) -> Tensor:
         Scalar in 0..1: near 1 is good (spread over the sphere), near 0 is collapse.
     """
     normalised = functional.normalize(embeddings.float(), dim=1)
-    return normalised.std(dim=0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    std: Tensor = normalised.std(dim=0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    return std
 
 
 def effective_rank(embeddings: Tensor) -> Tensor:
@@ -42,4 +43,5 @@ def effective_rank(embeddings: Tensor) -> Tensor:
         return torch.ones((), device=embeddings.device)
     share = values / total
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
-    return entropy.exp().float()
+    rank: Tensor = entropy.exp().float()
+    return rank

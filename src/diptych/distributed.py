@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from diptych.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class World:
@@ -50,12 +52,21 @@ def joined() -> Iterator[World]:
 
 
 def pick_device(name: str, world: World) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device; ``auto`` takes a GPU where there is one."""
+    """Turn ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` into a device.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", world.local_rank if world.size > 1 else torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name} cannot be used here; type --device auto or --device cpu") from error
+    return device
 
 
 def wrapped(module: nn.Module, world: World) -> nn.Module:
@@ -67,7 +78,7 @@ def wrapped(module: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return module
     if next(module.parameters()).is_cuda:
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return nn.parallel.DistributedDataParallel(module, broadcast_buffers=True)
 
 

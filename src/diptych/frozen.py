@@ -57,7 +57,7 @@ class FrozenBackbone:
     """A network in evaluation mode, without gradients, and its preprocessing."""
 
     def __init__(self, module: nn.Module, card: BackboneCard, device: torch.device) -> None:
-        self.module = module.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self.preprocessing = card.preprocessing
         self.num_features = card.num_features
         self.device = device
@@ -85,7 +85,7 @@ class FrozenBackbone:
                 f"embed() takes uint8 pictures (N, 3, {size}, {size}) or a list of files, not "
                 f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
             )
-        features = [self._features(part) for part in pictures.split(batch_size)]
+        features = [self._features(part) for part in torch.split(pictures, batch_size)]
         return torch.cat(features) if features else torch.empty(0, self.num_features)
 
     def _features(self, pictures: Tensor) -> Tensor:

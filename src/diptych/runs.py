@@ -150,8 +150,8 @@ class RunFolder:
         run = cls(path)
         if run._is_used():
             raise RunFolderError(
-                f"{run.path} is not empty: to go on with it type `diptych pretrain --resume {run.path}`, to delete it and "
-                f"start again add `--overwrite` to `diptych pretrain DATA --out {run.path}`"
+                f"{run.path} is not empty: to go on with it type `diptych pretrain --resume {run.path}`, to delete it "
+                f"and start again add `--overwrite` to `diptych pretrain DATA --out {run.path}`"
             )
 
     def _is_used(self) -> bool:

@@ -9,7 +9,8 @@ import diptych
 
 ROOT = Path(diptych.__file__).parent
 FLOORS = [
-    {"errors", "types", "config", "runs", "seeding"},
+    {"errors", "types", "seeding"},
+    {"config", "runs"},
     {"data", "views", "backbones", "heads", "diagnostics", "optim", "checkpoint", "distributed", "progress", "figures"},
     {"methods", "frozen"},
     {"training", "evaluation"},

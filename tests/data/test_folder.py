@@ -1,4 +1,6 @@
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from picture_files import encoded
@@ -70,7 +72,9 @@ def test_a_name_that_is_not_text(make_folder):
 def test_folders_without_permission(make_folder, request):
     folder = make_folder("1.jpg", "closed/2.jpg")
     (folder / "closed").chmod(0)
-    for above in (folder, *list(folder.parents)[:3]):
+    for above in folder.parents:
+        if above == Path(tempfile.gettempdir()):
+            break
         above.chmod(0o755)
     folder.chmod(0o777)
     request.getfixturevalue("nobody")

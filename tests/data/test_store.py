@@ -67,9 +67,9 @@ def test_none_can_be_read():
 def test_more_than_fits_into_memory_is_said_before_it_starts():
     source = files([b"never read"] * 900)
     with pytest.raises(
-        DataError, match=r"900 pictures of x at 100000 px need 27000.0 GB.*--limit \d+ or --image-size \d+"
+        DataError, match=r"900 pictures of x at 30000 px need 2430.0 GB.*--limit \d+ or --image-size \d+"
     ):
-        build_store(source, 100_000, refuse)
+        build_store(source, 30_000, refuse)
 
 
 def test_no_advice_that_would_leave_nothing():

@@ -5,6 +5,7 @@ A string is all that a saved run needs to rebuild its network, and loading it ne
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import timm
 from torch import nn
@@ -49,9 +50,7 @@ def build_backbone(name: str, *, image_size: int, channels: int = 3) -> BuiltBac
         raise ConfigError(f"unknown backbone '{name}'{suggest(name, OWN)} (or timm:MODEL, such as timm:resnet18)")
     module = CifarResNetV2(int(match[1]), in_channels=channels, final_norm=not match[2])
     notes = ("the backbone has no final batch norm and ReLU (the Keras example's form)",) if match[2] else ()
-    return BuiltBackbone(
-        module=module, num_features=getattr(module, "head_hidden_size", module.num_features), notes=notes
-    )
+    return BuiltBackbone(module=module, num_features=module.num_features, notes=notes)
 
 
 def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
@@ -59,12 +58,12 @@ def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
         raise ConfigError(
             f"timm has no model '{model}'{suggest(model, timm.list_models(model[:3] + '*') or POPULAR_TIMM)}"
         )
-    options: dict[str, object] = {"num_classes": 0, "in_chans": channels}
+    options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
     try:
         try:
-            module = timm.create_model(model, pretrained=False, img_size=image_size, **options)
+            module: Any = timm.create_model(model, img_size=image_size, **options)
         except TypeError:  # convolutional models take pictures of any size and know no img_size
-            module = timm.create_model(model, pretrained=False, **options)
+            module = timm.create_model(model, **options)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"timm:{model} cannot be built for {image_size} px pictures ({str(error).splitlines()[0]}); "
@@ -73,9 +72,9 @@ def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
     notes: tuple[str, ...] = ()
     if image_size <= SMALL_PICTURE and _shrink_stem(module):
         notes = (f"pictures are {image_size} px: timm:{model} gets a 3×3 stride-1 stem without max-pool",)
-    return BuiltBackbone(
-        module=module, num_features=getattr(module, "head_hidden_size", module.num_features), notes=notes
-    )
+    # Some models end in a layer of their own between the last feature map and the classifier.
+    num_features = getattr(module, "head_hidden_size", None) or module.num_features
+    return BuiltBackbone(module=module, num_features=int(num_features), notes=notes)
 
 
 def _shrink_stem(module: nn.Module) -> bool:

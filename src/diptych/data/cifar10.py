@@ -10,6 +10,7 @@ import http.client
 import os
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -148,6 +149,8 @@ def _download(url: str, archive: Path, sha256: str, on_download: Callable[[int, 
             raise DataError(f"what {url} sent is not the official archive (SHA-256 {actual[:12]}…); {by_hand}")
         os.replace(temporary, archive)
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the connection
         reason = " ".join(str(error).split())
         raise DataError(f"cannot download CIFAR-10 to {archive.parent} ({reason}); {by_hand}") from error
     finally:

@@ -48,4 +48,4 @@ class Method(nn.Module):
         return [ParameterGroup(parameters=[p for p in self.parameters() if p.requires_grad])]
 
     def after_step(self, progress: float) -> None:
-        """Move what gradients do not move (a momentum encoder, a queue); ``progress`` is the part of the run done, 0..1."""
+        """Move what gradients do not (a momentum encoder, a queue); ``progress`` is the part of the run done, 0..1."""

@@ -74,5 +74,5 @@ class SimSiam(Method):
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """Mean of −cos(p, z) over the batch (eq. 1); ``p`` and ``z`` are ``(B, D)``, the result a float32 scalar in -1..1."""
+    """Mean of -cos(p, z) over the batch (eq. 1); ``p``, ``z``: ``(B, D)``; the result: a float32 scalar in -1..1."""
     return -functional.cosine_similarity(p.float(), z.float(), dim=1).mean()

@@ -11,7 +11,7 @@ from diptych.recipes.simsiam import simsiam
 from diptych.recipes.simsiam_cifar import simsiam_cifar
 from diptych.recipes.simsiam_imagenet import simsiam_imagenet
 from diptych.training.config import RunConfig
-from diptych.training.run import Order
+from diptych.training.order import Order
 
 DEFAULT = "simsiam"
 FIXED: dict[str, Callable[[str], RunConfig]] = {

@@ -61,7 +61,7 @@ def gather(data: str, data_dir: str | None = None, limit: int | None = None) -> 
 def native_bf16() -> bool:
     """Whether bfloat16 is faster than float32 here: a recent GPU, or a processor with instructions for it."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             flags = next((line for line in file if line.startswith("flags")), "")

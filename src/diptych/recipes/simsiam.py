@@ -4,7 +4,7 @@ from diptych.methods import SimSiamConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts, machine
 from diptych.training.config import RunConfig, TrainConfig
-from diptych.training.run import Choice
+from diptych.training.order import Choice
 from diptych.views.pipeline import ViewsConfig
 
 CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000

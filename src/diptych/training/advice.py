@@ -44,21 +44,19 @@ def collapse_warning(records: Sequence[dict[str, Any]], config: RunConfig) -> st
 
 
 def _mean(records: Sequence[dict[str, Any]], key: str) -> float:
-    return sum(record[key] for record in records) / len(records)
+    return float(sum(record[key] for record in records)) / len(records)
 
 
 def _advice(config: RunConfig) -> str:
-    views, optim = config.views, config.optim
-    crop = (
-        f"--crop-scale is {views.crop_scale[0]:g} {views.crop_scale[1]:g}"
-        if views.crop == "resized"
-        else "crops keep the scale"
-    )
+    views, optim, method = config.views, config.optim, config.method
+    crop = "crops keep the scale"
+    if views.crop == "resized":
+        crop = f"--crop-scale is {views.crop_scale[0]:g} {views.crop_scale[1]:g}"
     return (
-        f"Try, one at a time: (1) other distortions: {crop}, jitter acts with probability {views.jitter:g} at strengths "
-        f"{views.brightness:g}/{views.contrast:g}/{views.saturation:g}/{views.hue:g}, grayscale {views.grayscale:g}, "
-        f"blur {views.blur:g}; (2) the learning rate and its schedule: the peak is "
+        f"Try, one at a time: (1) other distortions: {crop}, jitter acts with probability {views.jitter:g} at "
+        f"strengths {views.brightness:g}/{views.contrast:g}/{views.saturation:g}/{views.hue:g}, grayscale "
+        f"{views.grayscale:g}, blur {views.blur:g}; (2) the learning rate and its schedule: the peak is "
         f"{optim.peak_lr(config.train.batch_size):.3g} after {optim.warmup_epochs:g} epochs of warm-up, momentum "
-        f"{optim.momentum:g}, weight decay {optim.weight_decay:g}; (3) backbone and heads: {config.backbone}, projector "
-        f"{config.method.projector_layers} × {config.method.projector_width}, predictor {config.method.predictor_width}."
+        f"{optim.momentum:g}, weight decay {optim.weight_decay:g}; (3) backbone and heads: {config.backbone}, "
+        f"projector {method.projector_layers} × {method.projector_width}, predictor {method.predictor_width}."
     )

@@ -1,9 +1,9 @@
 """A run's complete configuration: its components' own dataclasses, and what belongs to the loop."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from diptych.errors import ConfigError
 from diptych.methods import SimSiamConfig
@@ -41,11 +41,11 @@ class TrainConfig:
 class RunConfig:
     """Everything that decides a run's result; saved in ``run.json`` and compared on ``--resume``."""
 
-    data: Positional[str]
+    data: Annotated[Positional[str], arg(metavar="DATA")]
     """A folder, .zip, .tar or .csv of pictures, or a name: cifar10, photos."""
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Where the archive of a named data set lies or shall lie."""
-    limit: int | None = None
+    limit: Annotated[int | None, arg(metavar="N")] = None
     """Use this many pictures, drawn evenly at random by a fixed seed."""
     image_size: int = 224
     """Pixels a side of the stored pictures and of the views."""

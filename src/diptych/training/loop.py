@@ -1,5 +1,6 @@
 """The loop: batch → views → loss → finite check → backward → learning rate → step → ``after_step`` → record."""
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,7 +11,7 @@ from torch import nn
 from diptych import checkpoint
 from diptych.checkpoint import Progress
 from diptych.data.loader import Loader
-from diptych.distributed import StopFlag, World, any_rank
+from diptych.distributed import StopFlag, World, any_rank, mean_over_ranks
 from diptych.errors import UserError
 from diptych.methods import Method
 from diptych.optim.schedule import warmup_cosine
@@ -23,8 +24,8 @@ from diptych.views.pipeline import TwoViews
 
 Status = Literal["finished", "stopped early", "interrupted"]
 
-CHECKPOINT_SECONDS = 600.0
-"""A checkpoint is written after every epoch, and within an epoch when the last one is older than this."""
+CHECKPOINT_SECONDS = 60.0
+"""A checkpoint is written at the end, when the run is stopped, and whenever the last one is older than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +51,25 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
     Raises:
         UserError: the loss is no longer finite; the last checkpoint is kept.
     """
-    config, recorder = parts.config.train, parts.recorder
+    config, optim, recorder, world = parts.config.train, parts.config.optim, parts.recorder, parts.world
     per_epoch = parts.loader.steps_per_epoch
     steps = config.epochs * per_epoch
-    warmup_steps = round(parts.config.optim.warmup_epochs * per_epoch)
-    peak = parts.config.optim.peak_lr(config.batch_size)
-    parts.model.train()
+    warmup_steps = round(optim.warmup_epochs * per_epoch)
+    peak = optim.peak_lr(config.batch_size)
     saved_at = time.monotonic()
-    while progress.step < steps:
+    parts.model.train()
+    while (status := ended(progress, steps, config.patience)) is None:
         epoch, first = divmod(progress.step, per_epoch)
         for batch in recorder.timed(parts.loader.epoch(epoch, first)):
             step = progress.step
-            draws = generator(config.seed, VIEWS, step, parts.world.rank)
-            torch.manual_seed(
-                draws.initial_seed()
-            )  # dropout and the like: a function of the step, so resuming is exact
+            draws = generator(config.seed, VIEWS, step, world.rank)
+            torch.manual_seed(draws.initial_seed())  # dropout and the like: a function of the step too
             views = parts.make_views(batch.images.to(parts.device, non_blocking=True), draws)
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
             with torch.autocast(parts.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 output = parts.model(views)
-            if any_rank(~output.loss.detach().isfinite(), parts.device, parts.world):
+            loss = float(mean_over_ranks(output.loss.detach(), world))
+            if not math.isfinite(loss):  # what is not finite on one process makes the mean so on all: none goes on
                 raise UserError(_not_finite(step, parts.config))
             parts.optimizer.zero_grad(set_to_none=True)
             output.loss.backward()
@@ -77,34 +77,39 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
             set_lr(parts.optimizer, lr, peak)
             parts.optimizer.step()
             parts.method.after_step((step + 1) / steps)
-            recorder.record(step, output, lr)
-            progress = replace(progress, step=step + 1, epoch_loss=progress.epoch_loss + float(output.loss.detach()))
-            stopping = any_rank(stop.asked, parts.device, parts.world)
-            if progress.step % per_epoch == 0:
-                progress, is_best = end_of_epoch(progress, per_epoch)
+            recorder.record(step, loss, lr, output)
+            progress, is_best = advanced(progress, loss, per_epoch)
+            asked = any_rank(stop.asked, parts.device, world)
+            status = ended(progress, steps, config.patience) or ("interrupted" if asked else None)
+            due = time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            if status or due or (is_best and config.patience):
                 saved_at = save(parts, progress, best=is_best)
-            elif stopping or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-                saved_at = save(parts, progress)
-            if stopping and progress.step < steps:
-                return progress, "interrupted"
-        if config.patience and progress.epochs_without_gain >= config.patience and progress.step < steps:
-            return progress, "stopped early"
-    return progress, "finished"
+            if status:
+                return progress, status
+    return progress, status
 
 
-def end_of_epoch(progress: Progress, steps: int) -> tuple[Progress, bool]:
-    """Compare the epoch's mean loss with the best so far; returns where the run stands and whether this is the best."""
-    mean = progress.epoch_loss / steps
-    is_best = progress.best_loss is None or mean < progress.best_loss
-    return (
-        replace(
-            progress,
-            epoch_loss=0.0,
-            best_loss=mean if is_best else progress.best_loss,
-            epochs_without_gain=0 if is_best else progress.epochs_without_gain + 1,
-        ),
-        is_best,
-    )
+def ended(progress: Progress, steps: int, patience: int) -> Status | None:
+    """Return why the run is over, None where it is not: all ``steps`` taken, or ``patience`` epochs without a gain."""
+    if progress.step >= steps:
+        return "finished"
+    return "stopped early" if patience and progress.epochs_without_gain >= patience else None
+
+
+def advanced(progress: Progress, loss: float, per_epoch: int) -> tuple[Progress, bool]:
+    """Count a step and its loss.
+
+    Returns:
+        Where the run stands now, and whether an epoch ended with this step whose mean loss is the lowest so far.
+    """
+    step, total = progress.step + 1, progress.epoch_loss + loss
+    if step % per_epoch:
+        return replace(progress, step=step, epoch_loss=total), False
+    mean = total / per_epoch
+    if progress.best_loss is None or mean < progress.best_loss:
+        return Progress(step=step, best_loss=mean), True
+    without_gain = progress.epochs_without_gain + 1
+    return Progress(step=step, best_loss=progress.best_loss, epochs_without_gain=without_gain), False
 
 
 def save(parts: Parts, progress: Progress, *, best: bool = False) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from diptych.diagnostics import effective_rank, embedding_std
-from diptych.distributed import World, mean_over_ranks
+from diptych.distributed import World
 from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
 from diptych.training.advice import collapse_warning
@@ -60,12 +60,9 @@ class Recorder:
             self.images += batch.images.shape[0] * self.world.size
             yield batch
 
-    def record(self, step: int, output: StepOutput, lr: float) -> None:
-        """Write a record if one is due at ``step``."""
-        if (step + 1) % self.every:
-            return
-        loss = float(mean_over_ranks(output.loss, self.world))
-        if not self.world.is_main:
+    def record(self, step: int, loss: float, lr: float, output: StepOutput) -> None:
+        """Write a record if one is due at ``step``; ``loss`` is the mean over all processes."""
+        if (step + 1) % self.every or not self.world.is_main:
             return
         now = time.perf_counter()
         elapsed = now - self._since

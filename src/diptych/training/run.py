@@ -1,21 +1,14 @@
 """A whole pretraining run: read the pictures, build the parts, train, leave a backbone behind."""
 
-import os
-import platform
-import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
-from diptych.config import diff, from_dict, to_dict
+from diptych.config import diff
 from diptych.data.loader import Loader
 from diptych.data.open import open_data
 from diptych.data.source import BadPicture, Source
@@ -29,32 +22,14 @@ from diptych.optim.sgd import build_optimizer
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, read_json, write_json
 from diptych.seeding import VIEWS, WEIGHTS, generator
+from diptych.training.card import SCHEMA_VERSION, run_card, saved_config
 from diptych.training.config import RunConfig
 from diptych.training.loop import Parts, Status, train
+from diptych.training.order import Order
 from diptych.training.recorder import Recorder
 from diptych.views.pipeline import TwoViews
 
-SCHEMA_VERSION = 1
 SHOWN_PAIRS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Something that was decided for the user, and why; printed and saved."""
-
-    what: str
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What is to be run: a configuration and where it came from."""
-
-    config: RunConfig
-    recipe: str
-    choices: Sequence[Choice] = ()
-    command: str = ""
-    """A command line that repeats the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +66,17 @@ def pretrain(
     with joined() as world:
         terminal = _voice(terminal, world)
         if world.is_main and not overwrite:
-            RunFolder.refuse_if_used(out)  # before minutes are spent on reading pictures
-        source, note, store, bad = _read_pictures(order.config, terminal)
-        Loader(store, batch_size=order.config.train.batch_size, seed=0, rank=world.rank, world=world.size)
-        run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
+            RunFolder.refuse_if_used(out)
+        # What can be refused is refused before minutes are spent on reading pictures, and before a folder is made.
         where = pick_device(device, world)
+        build_method(order.config)
+        source, note, store, bad = _read_pictures(order.config, terminal)
+        _loader(order.config, store, world)
+        run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
         if world.is_main:
             for picture in bad:
                 run.append(run.quarantine, {"name": picture.name, "reason": picture.reason, "during": "pretrain"})
-            write_json(run.config, _card(order, source, note, store, bad, where, world))
+            write_json(run.config, run_card(order, source, note, store, bad, where, world))
             figures.view_pairs(run.views, *_some_views(order.config, store))
         barrier(world)
         return _train(run, order.config, store, Progress(step=0), None, where, world, terminal)
@@ -142,11 +119,6 @@ def resume(
         return _train(run, saved, store, point.progress, point, pick_device(device, world), world, terminal)
 
 
-def saved_config(run: RunFolder) -> RunConfig:
-    """Read the configuration of a run from its ``run.json``."""
-    return from_dict(RunConfig, read_json(run.config)["config"])
-
-
 def _voice(terminal: Terminal | None, world: World) -> Terminal:
     return terminal if terminal and world.is_main else Terminal(quiet=True)
 
@@ -167,6 +139,10 @@ def _read_pictures(config: RunConfig, terminal: Terminal) -> tuple[Source, str, 
     return source, splits.note, store, bad
 
 
+def _loader(config: RunConfig, store: Store, world: World) -> Loader:
+    return Loader(store, config.train.batch_size, config.train.seed, rank=world.rank, world=world.size)
+
+
 def _train(
     run: RunFolder,
     config: RunConfig,
@@ -178,11 +154,9 @@ def _train(
     terminal: Terminal,
 ) -> RunResult:
     """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to."""
-    loader = Loader(
-        store, batch_size=config.train.batch_size, seed=config.train.seed, rank=world.rank, world=world.size
-    )
+    loader = _loader(config, store, world)
     method, features, notes = build_method(config)
-    method.to(device, memory_format=torch.channels_last)
+    method.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
     if point:
         method.load_state_dict(point.weights)
@@ -277,59 +251,13 @@ def _some_views(config: RunConfig, store: Store) -> tuple[Tensor, list[Tensor]]:
     return originals, TwoViews(config.views, config.image_size).draw(originals, generator(config.train.seed, VIEWS))
 
 
-def _card(
-    order: Order, source: Source, note: str, store: Store, bad: list[BadPicture], device: torch.device, world: World
-) -> dict[str, Any]:
-    """Return the contents of ``run.json``."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "diptych": metadata.version("diptych"),
-        "recipe": order.recipe,
-        "config": to_dict(order.config),
-        "choices": [asdict(choice) for choice in order.choices],
-        "command": order.command,
-        "data": {
-            "name": source.name,
-            "note": note,
-            "pictures": len(store),
-            "skipped": len(bad),
-            "fingerprint": source.fingerprint,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},
-        },
-        "git_commit": _git_commit(),
-        "hardware": {
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "processes": world.size,
-            "cpu_cores": os.cpu_count(),
-            "torch_threads": torch.get_num_threads(),
-        },
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "result": None,
-    }
-
-
-def _git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, None where it is installed."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
-
-
 def _summary(
     config: RunConfig, pictures: int, per_epoch: int, method: Method, device: torch.device, world: World
 ) -> str:
-    weights = sum(p.numel() for p in method.backbone.parameters())
+    train, weights = config.train, sum(p.numel() for p in method.backbone.parameters())
     processes = f" in {world.size} processes" if world.size > 1 else ""
     return (
-        f"Training {config.method.name} with {config.backbone} ({weights / 1e6:.2f} M weights) on {pictures} pictures of "
-        f"{config.image_size} px: {config.train.epochs} epochs × {per_epoch} steps of {config.train.batch_size}, peak "
-        f"learning rate {config.optim.peak_lr(config.train.batch_size):.3g} ({device}{processes})"
+        f"Training {config.method.name} with {config.backbone} ({weights / 1e6:.2f} M weights) on {pictures} pictures "
+        f"of {config.image_size} px: {train.epochs} epochs × {per_epoch} steps of {train.batch_size}, peak learning "
+        f"rate {config.optim.peak_lr(train.batch_size):.3g} ({device}{processes}, {train.precision})"
     )

@@ -1,0 +1,73 @@
+"""``run.json``: all that is needed to repeat a run, and to go on with it."""
+
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diptych.config import from_dict, to_dict
+from diptych.data.source import BadPicture, Source
+from diptych.data.store import Store
+from diptych.distributed import World
+from diptych.runs import RunFolder, read_json
+from diptych.training.config import RunConfig
+from diptych.training.order import Order
+
+SCHEMA_VERSION = 1
+
+
+def run_card(
+    order: Order, source: Source, note: str, store: Store, bad: list[BadPicture], device: torch.device, world: World
+) -> dict[str, Any]:
+    """Return the contents of ``run.json``."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "diptych": metadata.version("diptych"),
+        "recipe": order.recipe,
+        "config": to_dict(order.config),
+        "choices": [asdict(choice) for choice in order.choices],
+        "command": order.command,
+        "data": {
+            "name": source.name,
+            "note": note,
+            "pictures": len(store),
+            "skipped": len(bad),
+            "fingerprint": source.fingerprint,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},
+        },
+        "git_commit": _git_commit(),
+        "hardware": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "processes": world.size,
+            "cpu_cores": os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "result": None,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, None where it is installed."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def saved_config(run: RunFolder) -> RunConfig:
+    """Read the configuration of a run from its ``run.json``."""
+    return from_dict(RunConfig, read_json(run.config)["config"])
