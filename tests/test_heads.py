@@ -14,3 +14,10 @@ def test_projector_shapes_and_normalised_output(layers):
 
 def test_predictor_shape():
     assert bottleneck_predictor(10, 4)(torch.randn(5, 10)).shape == (5, 10)
+
+
+def test_the_last_norm_has_no_scale_and_shift_unless_asked_for():
+    norms = [
+        [m.affine for m in projector(6, 10, 3, last_affine=asked) if hasattr(m, "affine")] for asked in (False, True)
+    ]
+    assert norms == [[True, True, False], [True, True, True]]

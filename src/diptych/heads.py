@@ -9,20 +9,21 @@ from typing import Literal
 from torch import nn
 
 
-def projector(in_features: int, width: int, layers: int) -> nn.Sequential:
-    """Projection MLP ``(B, in_features)`` → ``(B, width)``; its last batch norm has no scale and shift of its own.
+def projector(in_features: int, width: int, layers: int, *, last_affine: bool = False) -> nn.Sequential:
+    """Projection MLP ``(B, in_features)`` → ``(B, width)``.
 
     Args:
         in_features: length of the backbone's feature vector.
         width: of every layer, 2048 in the paper.
         layers: 2 on CIFAR, 3 on ImageNet in the paper.
+        last_affine: whether the last batch norm learns a scale and a shift; the authors' code has none there.
     """
     modules: list[nn.Module] = []
     for layer in range(layers):
         last = layer == layers - 1
         modules += [
             nn.Linear(in_features if layer == 0 else width, width, bias=False),
-            nn.BatchNorm1d(width, affine=not last),
+            nn.BatchNorm1d(width, affine=last_affine or not last),
         ]
         if not last:
             modules.append(nn.ReLU(inplace=True))

@@ -3,7 +3,8 @@
 Two views of a picture go through one encoder (backbone and projector). A predictor maps one view's output to the
 other's, which is held constant: that stop-gradient is what keeps the outputs from collapsing to one vector.
 
-Deviation from the paper: none in the defaults. ``predictor_order="relu-norm"`` is the Keras example's predictor.
+Deviation from the paper: none in the defaults. ``predictor_order="relu-norm"`` and ``projector_last_affine`` are the
+Keras example's heads.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class SimSiamConfig:
     """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
     projector_width: int = 2048
     """Width of the projection head, and length of the embeddings."""
+    projector_last_affine: bool = False
+    """Learn a scale and a shift after the last batch norm: not in the authors' code, but in the Keras example."""
     predictor_width: int = 512
     """Hidden width of the bottleneck predictor."""
     predictor_order: Literal["norm-relu", "relu-norm"] = "norm-relu"
@@ -53,7 +56,9 @@ class SimSiam(Method):
     def __init__(self, config: SimSiamConfig, backbone: nn.Module, num_features: int) -> None:
         super().__init__(backbone)
         self.config = config
-        self.projector = projector(num_features, config.projector_width, config.projector_layers)
+        self.projector = projector(
+            num_features, config.projector_width, config.projector_layers, last_affine=config.projector_last_affine
+        )
         self.predictor = bottleneck_predictor(config.projector_width, config.predictor_width, config.predictor_order)
 
     def loss(self, views: Views) -> StepOutput:

@@ -12,7 +12,12 @@ def keras_simsiam(data: str) -> RunConfig:
         data=data,
         image_size=32,
         backbone="resnet20v2-nofinal",
-        method=SimSiamConfig(projector_layers=2, predictor_order="relu-norm", predictor_constant_lr=False),
+        method=SimSiamConfig(
+            projector_layers=2,
+            projector_last_affine=True,
+            predictor_order="relu-norm",
+            predictor_constant_lr=False,
+        ),
         views=ViewsConfig(
             crop="padded",
             crop_padding=0,

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from diptych.config import flatten
+from diptych.evaluation.table import CONTENDER_NAMES
+from diptych.evaluation.verdict import PROBE_NAMES
 from diptych.reports.charts import Interval, interval_chart
 from diptych.reports.collect import Evaluation, Facts
 from diptych.reports.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
 
-PROBES = {"knn": "kNN", "linear": "linear probe"}
-CONTENDERS = {"pretrained": "pretrained", "random": "same network, untrained", "pixels": "raw pixels"}
 PROTOCOLS = {
     "standard": "standard: weighted kNN, and logistic regression to convergence, on frozen features",
     "keras": "keras: the Keras SimSiam example’s own linear layer, on frozen features",
@@ -44,7 +44,7 @@ def quoted_probe(result: dict[str, Any]) -> str:
 
 def probe_name(probe: str) -> str:
     """Return a probe's name for people."""
-    return PROBES.get(probe, probe)
+    return PROBE_NAMES.get(probe, probe)
 
 
 def _badge(style: str, sign: str, said: str) -> str:
@@ -84,7 +84,7 @@ def _evaluation(evaluation: Evaluation) -> str:
 
 def _scores(result: dict[str, Any], probe: str) -> Sequence[tuple[str, str, dict[str, Any]]]:
     """Contenders under a probe: kind, name for people, scores."""
-    found = [(kind, label, get(result, "contenders", kind, probe)) for kind, label in CONTENDERS.items()]
+    found = [(kind, label, get(result, "contenders", kind, probe)) for kind, label in CONTENDER_NAMES.items()]
     return [(kind, label, scores) for kind, label, scores in found if scores]
 
 
