@@ -4,9 +4,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diptych.runs import writing_errors
 
 PLAIN_EVERY = 15.0
 """Seconds between two lines where there is no terminal."""
@@ -22,9 +26,24 @@ class Terminal:
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self.quiet = quiet
+        self._log: Path | None = None
+        self._unlogged: list[str] = []
+
+    def log_to(self, path: Path) -> None:
+        """Append to ``path`` all that was said so far and all that will be said, each line with its time."""
+        self._log = path
+        self._write_log()
+
+    def _write_log(self) -> None:
+        if self._log:
+            with writing_errors(self._log), open(self._log, "a", encoding="utf-8") as file:
+                file.writelines(self._unlogged)
+            self._unlogged = []
 
     def say(self, text: str) -> None:
         """Print one line."""
+        self._unlogged.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
+        self._write_log()
         if self.console.is_terminal:
             self.console.print(text, markup=False)
         elif not self.quiet:

@@ -70,6 +70,7 @@ def evaluate(
     _refuse(protocol, limit, seed, name)
     name = name or default_name(data, protocol)
     folder = RunFolder.open(run)
+    terminal.log_to(folder.log)
     backbones = {"pretrained": load(run, device), "random": random_twin(run, device)}
     sources = open_labelled(data, data_dir, limit, seed)
     terminal.say(sources.found)

@@ -33,3 +33,8 @@ class OptimConfig:
     def peak_lr(self, batch_size: int) -> float:
         """Learning rate at the end of the warm-up, for the global ``batch_size``."""
         return self.lr * batch_size / 256 if self.lr_scaling else self.lr
+
+    def told_peak_lr(self, batch_size: int) -> str:
+        """The same for people, with the rule: ``0.015 = 0.03 × 128 / 256``."""
+        peak = f"{self.peak_lr(batch_size):.3g}"
+        return f"{peak} = {self.lr:g} × {batch_size} / 256" if self.lr_scaling else peak

@@ -74,6 +74,7 @@ def pretrain(
         _loader(order.config, store, world)
         run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
         if world.is_main:
+            terminal.log_to(run.log)
             for picture in bad:
                 run.append(run.quarantine, {"name": picture.name, "reason": picture.reason, "during": "pretrain"})
             write_json(run.config, run_card(order, source, note, store, bad, where, world))
@@ -113,6 +114,7 @@ def resume(
                 f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite"
             )
         if world.is_main:
+            terminal.log_to(run.log)
             run.keep_metrics_before(point.progress.step)
         barrier(world)
         terminal.say(f"Going on with {run.path} from step {point.progress.step}")
@@ -259,5 +261,5 @@ def _summary(
     return (
         f"Training {config.method.name} with {config.backbone} ({weights / 1e6:.2f} M weights) on {pictures} pictures "
         f"of {config.image_size} px: {train.epochs} epochs × {per_epoch} steps of {train.batch_size}, peak learning "
-        f"rate {config.optim.peak_lr(train.batch_size):.3g} ({device}{processes}, {train.precision})"
+        f"rate {config.optim.told_peak_lr(train.batch_size)} ({device}{processes}, {train.precision})"
     )
