@@ -1,5 +1,8 @@
 """The default recipe: looks at the pictures and the machine, chooses, and says what it chose and why."""
 
+from dataclasses import replace
+from typing import Literal
+
 from diptych.methods import SimSiamConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts, machine
@@ -10,6 +13,10 @@ from diptych.views.pipeline import ViewsConfig
 CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000
 """Pictures shown in a whole run, repeats included: minutes on two slow cores, some hours on a GPU."""
 MOST_EPOCHS = 800
+SMALL = 64
+"""Pixels a side up to which pictures are small: no blur, a two-layer projector (as the paper on CIFAR-10)."""
+SHORT = 5_000
+"""Steps below which a run is short: the paper's learning rate would leave it where it began."""
 
 
 def simsiam(data: str, facts: Facts) -> tuple[RunConfig, list[Choice]]:
@@ -22,29 +29,33 @@ def simsiam(data: str, facts: Facts) -> tuple[RunConfig, list[Choice]]:
     size = _image_size(facts)
     choose(f"--image-size {size}", f"the shorter side of the pictures is {facts.side} px (median), on {machine(facts)}")
     backbone = _backbone(facts, size)
-    choose(f"--backbone {backbone}", f"{size} px pictures, {facts.count} of them, on {machine(facts)}")
+    choose(f"--backbone {backbone}", f"{size} px pictures, {facts.count:,} of them, on {machine(facts)}")
     batch_size = _batch_size(facts)
-    choose(f"--batch-size {batch_size}", f"a power of two, at most a sixteenth of the {facts.count} pictures")
+    choose(f"--batch-size {batch_size}", f"a power of two, at most a sixteenth of the {facts.count:,} pictures")
     budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
     epochs = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
-    choose(
-        f"--epochs {epochs}",
-        f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs, on {machine(facts)}",
-    )
-    precision = "bf16" if facts.bf16 else "fp32"
+    choose(f"--epochs {epochs}", f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs")
+    steps = epochs * (facts.count // batch_size)
+    lr = 1.0 if steps < SHORT else 0.05
+    choose(f"--lr {lr:g}", _why_lr(steps))
+    precision: Literal["fp32", "bf16"] = "bf16" if facts.bf16 else "fp32"
     choose(f"--precision {precision}", f"bfloat16 is {'native' if facts.bf16 else 'not native'} here")
-    views = _views(facts, short=not facts.gpu)
+    views = ViewsConfig()
+    if size <= SMALL:
+        choose("--blur 0", f"a blur would leave little of {size} px")
+        views = replace(views, blur=0.0)
     if facts.gray:
         choose("--saturation 0 --hue 0 --grayscale 0", "the pictures are gray")
+        views = replace(views, saturation=0.0, hue=0.0, grayscale=0.0)
     return (
         RunConfig(
             data=data,
             image_size=size,
             backbone=backbone,
-            method=SimSiamConfig(projector_layers=2 if size <= 64 else 3),
+            method=SimSiamConfig(projector_layers=2 if size <= SMALL else 3),
             views=views,
-            optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=5e-4 if size <= 64 else 1e-4),
-            train=TrainConfig(epochs=epochs, batch_size=batch_size, precision="bf16" if facts.bf16 else "fp32"),
+            optim=OptimConfig(lr=lr, momentum=0.9, weight_decay=5e-4 if size <= SMALL else 1e-4),
+            train=TrainConfig(epochs=epochs, batch_size=batch_size, precision=precision),
         ),
         choices,
     )
@@ -60,8 +71,8 @@ def _image_size(facts: Facts) -> int:
 
 def _backbone(facts: Facts, size: int) -> str:
     if facts.gpu:
-        return "timm:resnet50" if size > 64 and facts.count >= 100_000 else "timm:resnet18"
-    return "resnet20v2" if size <= 64 else "timm:resnet18"
+        return "timm:resnet50" if size > SMALL and facts.count >= 100_000 else "timm:resnet18"
+    return "resnet20v2" if size <= SMALL else "timm:resnet18"
 
 
 def _batch_size(facts: Facts) -> int:
@@ -72,7 +83,7 @@ def _batch_size(facts: Facts) -> int:
     return size
 
 
-def _views(facts: Facts, short: bool) -> ViewsConfig:
-    if facts.gray:
-        return ViewsConfig(saturation=0.0, hue=0.0, grayscale=0.0)
-    return ViewsConfig()
+def _why_lr(steps: int) -> str:
+    if steps < SHORT:
+        return f"only {steps:,} steps: high rates won by far within such a budget (docs/results.md)"
+    return f"{steps:,} steps: the paper's"
