@@ -14,7 +14,8 @@ CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000
 """Pictures shown in a whole run, repeats included: minutes on two slow cores, some hours on a GPU."""
 MOST_EPOCHS = 800
 SMALL = 64
-"""Pixels a side up to which pictures are small: no blur, a two-layer projector (as the paper on CIFAR-10)."""
+"""Pixels a side up to which pictures are small: no blur, a two-layer projector, a predictor whose learning rate decays too,
+as the paper has it on CIFAR-10."""
 SHORT = 5_000
 """Steps below which a run is short: the paper's learning rate would leave it where it began."""
 
@@ -52,7 +53,7 @@ def simsiam(data: str, facts: Facts) -> tuple[RunConfig, list[Choice]]:
             data=data,
             image_size=size,
             backbone=backbone,
-            method=SimSiamConfig(projector_layers=2 if size <= SMALL else 3),
+            method=SimSiamConfig(projector_layers=2 if size <= SMALL else 3, predictor_constant_lr=size > SMALL),
             views=views,
             optim=OptimConfig(lr=lr, momentum=0.9, weight_decay=5e-4 if size <= SMALL else 1e-4),
             train=TrainConfig(epochs=epochs, batch_size=batch_size, precision=precision),
