@@ -69,7 +69,7 @@ def test_importing_and_helping_load_no_torch():
 def test_importing_changes_nothing_in_the_process():
     code = (
         "import logging, os, random, torch, warnings; "
-        "import matplotlib, rich, sklearn, timm, tyro; "  # what they change is theirs
+        "import matplotlib, rich.progress, sklearn, timm, tyro; "  # what they change is theirs
         "state = lambda: (dict(os.environ), logging.root.handlers[:], random.getstate(), "
         "torch.random.initial_seed(), torch.get_num_threads(), torch.get_default_dtype(), list(warnings.filters)); "
         "before = state(); import diptych; diptych.pretrain; assert state()[:6] == before[:6]"

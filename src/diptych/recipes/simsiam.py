@@ -14,7 +14,7 @@ CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000
 """Pictures shown in a whole run, repeats included: minutes on two slow cores, some hours on a GPU."""
 MOST_EPOCHS = 800
 SMALL = 64
-"""Pixels a side up to which pictures are small: no blur, a two-layer projector, a predictor whose learning rate decays too,
+"""Pixels a side up to which pictures are small: no blur, a two-layer projector, a predictor whose rate decays too,
 as the paper has it on CIFAR-10."""
 SHORT = 5_000
 """Steps below which a run is short: the paper's learning rate would leave it where it began."""
