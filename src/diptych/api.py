@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diptych.config import diff, with_settings
+from diptych.distributed import is_main
 from diptych.evaluation.run import evaluate as _evaluate
 from diptych.figures import view_pairs
 from diptych.frozen import FrozenBackbone, load
@@ -93,12 +94,10 @@ def pretrain(
 
 
 def run_order(asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None) -> RunResult:
-    """Run a complete order, say what was chosen for the user, and write the run's first report."""
-    terminal = terminal or Terminal(quiet=True)
-    for choice in asked.choices:
-        terminal.say(f"chose {choice.what}: {choice.why}")
+    """Run a complete order and write the run's first report."""
     result = _pretrain(asked, out, overwrite=overwrite, device=device, terminal=terminal)
-    write_report(out)
+    if is_main():
+        write_report(out)
     return result
 
 
@@ -111,7 +110,8 @@ def resume(
         UserError: no such run, other settings than it was begun with, changed pictures, or a damaged checkpoint.
     """
     result = _resume(run, config=config, device=device, terminal=terminal)
-    write_report(run)
+    if is_main():
+        write_report(run)
     return result
 
 

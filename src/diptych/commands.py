@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diptych import api
+from diptych.distributed import is_main
 from diptych.errors import UserError, suggest
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
@@ -80,6 +81,8 @@ def pretrain(words: list[str]) -> int:
         f"{out}: {result.status} after {result.epochs:.3g} epochs ({result.steps} steps, {result.seconds:.0f} s, "
         f"{result.images_per_second:.0f} pictures/s), loss {result.loss:.3f}"
     )
+    if not is_main():
+        return 0
     if result.status == "interrupted":
         print(f"{summary}; go on with `diptych pretrain --resume {out}`", file=sys.stderr)
         return 130

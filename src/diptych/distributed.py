@@ -31,6 +31,11 @@ class World:
         return self.rank == 0
 
 
+def is_main() -> bool:
+    """Whether this process is the one of its run that writes and prints; known before the processes have met."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ["RANK"] == "0"
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """Join the process group if ``torchrun`` started this process, and leave it at the end.

@@ -70,6 +70,8 @@ def pretrain(
         # What can be refused is refused before minutes are spent on reading pictures, and before a folder is made.
         where = pick_device(device, world)
         build_method(order.config)
+        for choice in order.choices:
+            terminal.say(f"chose {choice.what}: {choice.why}")
         source, note, store, bad = _read_pictures(order.config, terminal)
         _loader(order.config, store, world)
         run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
