@@ -25,18 +25,13 @@ from diptych.seeding import DRAW, generator
 
 PICTURES, VALIDATION, EPOCHS = 10_000, 5_000, 5
 
-PAPER = {"batch_size": 512}
 VARIANTS: dict[str, dict[str, object]] = {
-    "paper": PAPER,
-    "batch-128": {"batch_size": 128},
-    "batch-64": {"batch_size": 64},
-    "batch-128-lr-0.1": {"batch_size": 128, "lr": 0.1},
+    "paper": {"batch_size": 512},
     "batch-64-lr-0.1": {"batch_size": 64, "lr": 0.1},
-    "batch-128-lr-0.1-crop-0.4": {"batch_size": 128, "lr": 0.1, "crop_scale": (0.4, 1.0)},
-    "batch-128-lr-0.1-crop-0.08": {"batch_size": 128, "lr": 0.1, "crop_scale": (0.08, 1.0)},
-    "batch-128-lr-0.1-constant-predictor": {"batch_size": 128, "lr": 0.1, "predictor_constant_lr": True},
-    "batch-128-lr-0.1-warmup": {"batch_size": 128, "lr": 0.1, "warmup_epochs": 1.0},
     "batch-128-lr-0.3": {"batch_size": 128, "lr": 0.3},
+    "batch-128-lr-0.3-crop-0.5": {"batch_size": 128, "lr": 0.3, "crop_scale": (0.5, 1.0)},
+    "batch-128-lr-1": {"batch_size": 128, "lr": 1.0},
+    "batch-128-lr-2": {"batch_size": 128, "lr": 2.0},
 }
 
 

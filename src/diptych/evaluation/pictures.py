@@ -73,7 +73,7 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int)
         note = "the probes learn from train/ and are tested on test/" + (f"{drawn} from each" if drawn else "")
     _class_names(_names(train), _names(test), train.classes)
     return Sources(
-        name=splits.train.name,
+        name=data,
         train=train,
         test=test,
         found=splits.note,

@@ -32,7 +32,7 @@ def simsiam(data: str, facts: Facts) -> tuple[RunConfig, list[Choice]]:
     backbone = _backbone(facts, size)
     choose(f"--backbone {backbone}", f"{size} px pictures, {facts.count:,} of them, on {machine(facts)}")
     batch_size = _batch_size(facts)
-    choose(f"--batch-size {batch_size}", f"a power of two, at most a sixteenth of the {facts.count:,} pictures")
+    choose(f"--batch-size {batch_size}", f"a power of two, at most a quarter of the {facts.count:,} pictures")
     budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
     epochs = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
     choose(f"--epochs {epochs}", f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs")
@@ -79,7 +79,7 @@ def _backbone(facts: Facts, size: int) -> str:
 def _batch_size(facts: Facts) -> int:
     largest = 512 if facts.gpu else 128
     size = 2
-    while size * 2 <= min(largest, max(2, facts.count // 16)):
+    while size * 2 <= min(largest, max(2, facts.count // 4)):
         size *= 2
     return size
 

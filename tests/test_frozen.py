@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_run import pixels
+from torch.nn import functional
+
+from diptych.data.decode import BadPicture, fit
+from diptych.errors import DataError, RunFolderError
+from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, load, random_twin, save_backbone
+from diptych.runs import RunFolder, write_json
+
+SIZE, SEED = 16, 7
+PREPROCESSING = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+
+def trained(name="resnet20v2"):
+    """The network that begins with ``SEED``, its weights and its running statistics moved as training moves them."""
+    module, width, _ = initial_backbone(name, SIZE, SEED)
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=draws)
+        module.train()(torch.randn(8, 3, SIZE, SIZE, generator=draws))
+    return module, width
+
+
+def make_run(path, name="resnet20v2"):
+    run = RunFolder.create(path)
+    module, width = trained(name)
+    card = BackboneCard(
+        schema_version=1, backbone=name, num_features=width, seed=SEED, preprocessing=PREPROCESSING
+    )
+    save_backbone(run, module, card)
+    write_json(run.config, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def backbone(run):
+    return load(run, "cpu")
+
+
+def images(count=7):
+    return torch.from_numpy(np.stack([pixels(seed, SIZE, SIZE).transpose(2, 0, 1) for seed in range(count)]))
+
+
+def same_weights(module, other):
+    one, two = module.state_dict(), other.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def refusal(call, *arguments):
+    with pytest.raises((DataError, RunFolderError)) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet20v2", "resnet20v2-nofinal", "timm:resnet18"])
+def test_what_was_saved_is_loaded(tmp_path, name):
+    loaded = load(make_run(tmp_path / "run", name), "cpu")
+    module, width = trained(name)
+    assert same_weights(loaded.module, module)
+    assert loaded.num_features == width and loaded.preprocessing == PREPROCESSING
+    assert not loaded.module.training and not any(p.requires_grad for p in loaded.module.parameters())
+
+
+def test_features_are_the_networks_on_normalised_pictures(backbone):
+    pictures = images()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
+    with torch.no_grad():
+        wanted = trained()[0].eval()((pictures / 255 - mean) / std)
+    found = backbone.embed(pictures)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert found.shape == (7, 256) and found.dtype == torch.float32 and found.device.type == "cpu"
+
+
+def test_files_pillow_pictures_arrays_and_tensors_agree(backbone, tmp_path):
+    arrays = [pixels(0, 20, 24), pixels(1, 40, 31), pixels(2, SIZE, SIZE)]
+    files = [tmp_path / f"{number}.png" for number in range(len(arrays))]
+    for array, file in zip(arrays, files, strict=True):
+        Image.fromarray(array).save(file)
+    fitted = torch.from_numpy(np.stack([fit(array.transpose(2, 0, 1), SIZE) for array in arrays]))
+    wanted = backbone.embed(fitted)
+    assert (functional.pdist(wanted) > 0.1).all()
+    assert torch.equal(backbone.embed(files), wanted)
+    assert torch.equal(backbone.embed([str(file) for file in files]), wanted)
+    assert torch.equal(backbone.embed([Image.open(file) for file in files]), wanted)
+    assert torch.equal(backbone.embed(arrays), wanted)
+    assert torch.equal(backbone.embed([files[0], Image.fromarray(arrays[1]), arrays[2]]), wanted)
+
+
+def test_gray_and_palette_pictures_are_embedded_as_their_files_are(backbone, tmp_path):
+    picture = Image.fromarray(pixels())
+    for number, kind in enumerate([picture.convert("L"), picture.quantize(16)]):
+        kind.save(tmp_path / f"{number}.png")
+        assert torch.equal(backbone.embed([kind]), backbone.embed([tmp_path / f"{number}.png"]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_features_do_not_depend_on_the_batch_size(backbone, batch_size):
+    pictures = images()
+    torch.testing.assert_close(backbone.embed(pictures, batch_size), backbone.embed(pictures), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (torch.zeros(2, 3, SIZE, SIZE), "float32 (2, 3, 16, 16)"),
+        (torch.zeros(3, SIZE, SIZE, dtype=torch.uint8), "uint8 (3, 16, 16)"),
+        (torch.zeros(2, 3, SIZE, 20, dtype=torch.uint8), "uint8 (2, 3, 16, 20)"),
+        (torch.zeros(2, 1, SIZE, SIZE, dtype=torch.uint8), "uint8 (2, 1, 16, 16)"),
+        (torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), "uint8 (2, 16, 16, 3)"),
+    ],
+)
+def test_a_tensor_of_another_shape_or_type_is_refused(backbone, wrong, told):
+    said = refusal(backbone.embed, wrong)
+    assert "takes uint8 pictures (N, 3, 16, 16)" in said and said.endswith(f"not {told}")
+
+
+def test_no_pictures_give_no_features(backbone):
+    for nothing in ([], images()[:0]):
+        assert backbone.embed(nothing).shape == (0, 256)
+
+
+def test_a_file_that_is_no_picture_is_named(backbone, tmp_path):
+    (tmp_path / "notes.jpg").write_text("no picture")
+    with pytest.raises(BadPicture, match="notes.jpg: not a picture"):
+        backbone.embed([pixels(), tmp_path / "notes.jpg"])
+
+
+def test_the_random_twin_has_the_weights_that_training_began_with(run, backbone):
+    twin = random_twin(run, "cpu")
+    assert same_weights(twin.module, initial_backbone("resnet20v2", SIZE, SEED)[0])
+    assert not same_weights(twin.module, initial_backbone("resnet20v2", SIZE, SEED + 1)[0])
+    assert not same_weights(twin.module, backbone.module)
+    assert twin.preprocessing == backbone.preprocessing and not twin.module.training
+
+
+def test_initial_weights_belong_to_the_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = initial_backbone("resnet20v2", SIZE, SEED)[0]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same_weights(first, initial_backbone("resnet20v2", SIZE, SEED)[0])
+
+
+@pytest.mark.parametrize("keep", [0, 100, -7])
+def test_weights_cut_short_are_refused(tmp_path, keep):
+    run = make_run(tmp_path / "run")
+    weights = run / "backbone.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    said = refusal(load, run)
+    assert str(weights) in said and "damaged" in said and f"`diptych pretrain --resume {run}`" in said
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other", "resnet20v2-nofinal")
+    (other / "backbone.safetensors").rename(run / "backbone.safetensors")
+    assert "belongs to another network" in refusal(load, run)
+
+
+def test_lost_weights_are_refused(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "backbone.safetensors").unlink()
+    assert f"`diptych pretrain --resume {run}`" in refusal(load, run)
+
+
+@pytest.mark.parametrize("call", [load, random_twin])
+def test_a_run_that_has_not_finished_is_told_how_to_go_on(tmp_path, call):
+    run = make_run(tmp_path / "run")
+    (run / "backbone.json").unlink()
+    said = refusal(call, run)
+    assert "holds no backbone yet" in said and f"`diptych pretrain --resume {run}`" in said
+
+
+@pytest.mark.parametrize("call", [load, random_twin])
+def test_no_run_at_all(tmp_path, call):
+    assert "there is no run folder" in refusal(call, tmp_path / "none")
