@@ -2,14 +2,19 @@
 
     python benchmarks/keras_defects.py cifar10.zip runs/defects [NAME ...]
 
-Every variant sees the same 10,000 CIFAR-10 training pictures five times and is scored on all 10,000 test pictures, by
-kNN, by a linear probe trained to convergence, and by the example's own linear protocol. Prints JSON, a line a variant.
+Every variant sees the same 10,000 CIFAR-10 training pictures five times, in bfloat16 (twice as fast where the processor
+has it), and is scored on all 10,000 test pictures by kNN and by a linear probe trained to convergence on these 10,000.
+Prints a line of JSON a variant.
 """
 
 import json
 import sys
 
 import diptych
+from diptych.evaluation import knn, linear
+from diptych.evaluation.features import backbone_features
+from diptych.evaluation.pictures import open_labelled, read_labelled
+from diptych.frozen import random_twin
 from diptych.progress import Terminal
 
 PICTURES = 10_000
@@ -19,25 +24,27 @@ MENDED: dict[str, dict[str, object]] = {
     "weight-decay-that-acts": {"weight_decay": 5e-4},
     "final-norm-and-relu": {"backbone": "resnet20v2"},
     "predictor-norm-before-relu": {"predictor_order": "norm-relu"},
-    "no-shift-after-the-last-norm": {"projector_last_affine": False},
-    "momentum-0.9": {"momentum": 0.9},
+    "higher-rate-and-momentum": {"lr": 0.5, "momentum": 0.9},
 }
 
 
 def main(data: str, folder: str, names: list[str]) -> None:
     """Run the named variants, or all."""
+    pictures = read_labelled(open_labelled(data, None, PICTURES, seed=0), 32, Terminal(quiet=True))
     for name in names or MENDED:
         out = f"{folder}/{name}"
-        settings = {"limit": PICTURES, **MENDED[name]}
+        settings = {"limit": PICTURES, "precision": "bf16", **MENDED[name]}
         run = diptych.pretrain(data, out, recipe="keras-simsiam", overwrite=True, terminal=Terminal(), **settings)
         last = [json.loads(line) for line in open(f"{out}/metrics.jsonl", encoding="utf-8")][-1]
         line: dict[str, object] = {"variant": name, "loss": run.loss, "std": last["embedding_std"]}
         line |= {"rank": last["effective_rank"], "seconds": run.seconds, "warnings": len(run.warnings)}
-        for protocol in ("standard", "keras"):
-            proof = diptych.evaluate(out, data, limit=PICTURES, protocol=protocol, name=protocol, terminal=Terminal())
-            for contender, probes in proof["contenders"].items():
-                for probe, scores in probes.items():
-                    line[f"{protocol} {contender} {probe}"] = round(100 * scores["top1"], 2)
+        for contender, network in {"pretrained": diptych.load(out), "random": random_twin(out)}.items():
+            train = backbone_features(network, pictures.train.images, pictures.train_labels)
+            test = backbone_features(network, pictures.test.images, pictures.test_labels)
+            found, _ = knn.classify(train, test.values, len(pictures.classes))
+            probe = linear.fit_linear(train, test.values, len(pictures.classes), seed=0)
+            for what, predictions in {"knn": found, "linear": probe.predictions}.items():
+                line[f"{contender} {what}"] = round(100 * (predictions == test.labels).float().mean().item(), 2)
         print(json.dumps(line), flush=True)
 
 
