@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_run import pixels
 from torch.nn import functional
 
 from diptych.data.decode import BadPicture, fit
@@ -12,6 +11,10 @@ from diptych.runs import RunFolder, write_json
 
 SIZE, SEED = 16, 7
 PREPROCESSING = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+
+
+def pixels(seed=0, height=20, width=24):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def trained(name="resnet20v2"):
@@ -28,9 +31,7 @@ def trained(name="resnet20v2"):
 def make_run(path, name="resnet20v2"):
     run = RunFolder.create(path)
     module, width = trained(name)
-    card = BackboneCard(
-        schema_version=1, backbone=name, num_features=width, seed=SEED, preprocessing=PREPROCESSING
-    )
+    card = BackboneCard(schema_version=1, backbone=name, num_features=width, seed=SEED, preprocessing=PREPROCESSING)
     save_backbone(run, module, card)
     write_json(run.config, {})
     return path

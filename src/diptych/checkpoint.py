@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diptych.errors import RunFolderError
+from diptych.errors import RunFolderError, typed
 from diptych.runs import read_json, sync_folder, write_json, writing_errors
 
 
@@ -138,7 +138,8 @@ def _other(path: Path) -> str:
     others = sorted(p for p in damaged.parent.glob("step-*") if p != damaged)
     if others:
         last = damaged.parent / "last"
-        return f"; to go on from the one before it, type `ln -sfn {others[-1].name} {last}` and resume again"
+        relink = typed("ln", "-sfn", others[-1].name, last)
+        return f"; to go on from the one before it, type {relink} and resume again"
     return "; it is the only one, so start again with --overwrite"
 
 

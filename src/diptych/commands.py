@@ -16,7 +16,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diptych import api
 from diptych.distributed import is_main
-from diptych.errors import UserError, suggest
+from diptych.errors import UserError, suggest, typed
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, entries
@@ -84,9 +84,13 @@ def pretrain(words: list[str]) -> int:
     if not is_main():
         return 0
     if result.status == "interrupted":
-        print(f"{summary}; go on with `diptych pretrain --resume {out}`", file=sys.stderr)
+        print(f"{summary}; go on with {typed('diptych', 'pretrain', '--resume', out)}", file=sys.stderr)
         return 130
-    _print(args.json, asdict(result), f"{summary}\nNext: diptych evaluate {out} LABELLED/   Report: {out}/report.html")
+    _print(
+        args.json,
+        asdict(result),
+        f"{summary}\nNext: {typed('diptych', 'evaluate', out, 'LABELLED/')}   Report: {out}/report.html",
+    )
     return 0
 
 

@@ -4,6 +4,7 @@ The command line prints the line and exits with code 2, without a traceback. ``a
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -35,3 +36,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(options)}"
+
+
+def typed(command: str, *words: object) -> str:
+    """Return a command line between backticks, its last words quoted: ``typed("diptych report", "my run")``."""
+    return f"`{command} {shlex.join(map(str, words))}`"

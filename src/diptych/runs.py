@@ -24,9 +24,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diptych.errors import RunFolderError
+from diptych.errors import RunFolderError, typed
 
 MARKER = ".diptych-run"
+SCHEMA_VERSION = 1
+"""Of every JSON file in a run folder."""
 
 
 @contextlib.contextmanager
@@ -102,6 +104,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_versioned(path: Path) -> dict[str, Any]:
+    """Read a JSON object that carries our ``schema_version``.
+
+    Raises:
+        RunFolderError: as for ``read_json``, or it was written by another version.
+    """
+    value = read_json(path)
+    if value.get("schema_version") != SCHEMA_VERSION:
+        raise RunFolderError(
+            f"{path} was written by another version of diptych (schema {value.get('schema_version')}, this one knows "
+            f"{SCHEMA_VERSION}); make it again with this version, or update diptych"
+        )
+    return value
+
+
 class RunFolder:
     """Paths inside one run folder, and its append-only files."""
 
@@ -131,27 +148,30 @@ class RunFolder:
             RunFolderError: the folder is not empty (both ways on are printed), or not ours, or cannot be written.
         """
         run = cls(path)
-        if not overwrite:
-            cls.refuse_if_used(path)
-        elif run._is_used():
-            if not (run.path / MARKER).is_file():
-                raise RunFolderError(
-                    f"{run.path} was not made by diptych, so --overwrite will not delete it; choose another --out"
-                )
-            shutil.rmtree(run.path)
+        run.refuse_if_used(overwrite=overwrite)
         with writing_errors(run.path):
+            if run._is_used():
+                shutil.rmtree(run.path)
             run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.path / MARKER, "This folder is a diptych run; `--overwrite` may delete it.\n")
         return run
 
-    @classmethod
-    def refuse_if_used(cls, path: str | Path) -> None:
-        """Raise ``RunFolderError``, with both ways on, if there is anything at ``path``."""
-        run = cls(path)
-        if run._is_used():
+    def refuse_if_used(self, *, overwrite: bool) -> None:
+        """Raise ``RunFolderError`` if a run may not be begun here: what lies here would be lost, or is not ours."""
+        if not self._is_used():
+            return
+        if not overwrite:
+            resume, again = (
+                typed("diptych", "pretrain", "--resume", self.path),
+                ("diptych", "pretrain", "DATA", "--out"),
+            )
             raise RunFolderError(
-                f"{run.path} is not empty: to go on with it type `diptych pretrain --resume {run.path}`, to delete it "
-                f"and start again add `--overwrite` to `diptych pretrain DATA --out {run.path}`"
+                f"{self.path} is not empty: to go on with it type {resume}, to delete it and start again add "
+                f"`--overwrite` to {typed(*again, self.path)}"
+            )
+        if not (self.path / MARKER).is_file():
+            raise RunFolderError(
+                f"{self.path} was not made by diptych, so --overwrite will not delete it; choose another --out"
             )
 
     def _is_used(self) -> bool:
@@ -167,13 +187,21 @@ class RunFolder:
         run = cls(path)
         if not run.path.is_dir():
             raise RunFolderError(
-                f"there is no run folder {run.path}; make one with `diptych pretrain DATA --out {run.path}`"
+                f"there is no run folder {run.path}; make one with {typed('diptych', 'pretrain', 'DATA', '--out', run.path)}"
             )
         if not (run.path / MARKER).is_file() or not run.config.is_file():
             raise RunFolderError(
                 f"{run.path} is not a run folder of diptych (it has no run.json); give the folder named by --out"
             )
         return run
+
+    def read_card(self) -> dict[str, Any]:
+        """Read ``run.json``.
+
+        Raises:
+            RunFolderError: it is damaged, or was written by another version.
+        """
+        return read_versioned(self.config)
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
         """Append one JSON line to ``path`` (metrics or quarantine)."""

@@ -7,12 +7,13 @@ from diptych.data.decode import read_file
 from diptych.data.layout import is_hidden, is_picture
 from diptych.data.source import Entry, Listing
 from diptych.errors import DataError
+from diptych.runs import MARKER
 
 
 def scan(root: Path) -> Listing:
     """List the pictures below ``root`` without opening them.
 
-    Hidden files and folders are left out. Links to files are followed; links to folders too, but each folder is entered
+    Hidden files and folders are left out, and so are run folders of our own. Links to files are followed; links to folders too, but each folder is entered
     once, so that a loop of links ends.
 
     Raises:
@@ -36,6 +37,8 @@ def scan(root: Path) -> Listing:
                 raise DataError(f"cannot read the folder {root} ({error.strerror}); check its permissions") from error
             left_out.append(f"the folder {folder} could not be read ({error.strerror})")
             continue
+        if folder and any(member.name == MARKER for member in members):
+            continue  # a run that lies among the pictures: what it drew is not among them
         for member in members:
             path = f"{folder}/{member.name}" if folder else member.name
             if is_hidden(member.name):

@@ -23,10 +23,9 @@ from diptych.evaluation.scores import difference
 from diptych.evaluation.verdict import decide, level_for
 from diptych.frozen import load, random_twin
 from diptych.progress import Terminal
-from diptych.runs import RunFolder, read_json, write_json, writing_errors
+from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, writing_errors
 from diptych.seeding import generator
 
-SCHEMA_VERSION = 1
 SHOWN_QUERIES, SHOWN_NEIGHBORS = 8, 6
 
 Protocol = Literal["standard", "keras"]
@@ -134,7 +133,7 @@ def _refuse(protocol: str, limit: int | None, seed: int, name: str | None) -> No
 
 
 def _seen(folder: RunFolder, sources: Sources, terminal: Terminal) -> bool:
-    card = read_json(folder.config)
+    card = folder.read_card()
     seen = seen_in_pretraining(sources, card["data"]["fingerprint"], card["config"].get("limit"))
     if seen:
         terminal.say("The backbone saw these test pictures, without their labels, during pretraining")

@@ -4,10 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diptych.errors import RunFolderError
-from diptych.runs import RunFolder, read_json
-
-KNOWN_SCHEMA = 1
+from diptych.runs import RunFolder, read_versioned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,7 @@ def collect(run: str | Path) -> Facts:
     evaluations = [_evaluation(path) for path in sorted(folder.evaluation.glob("*.json"))]
     return Facts(
         run=str(run),
-        card=_read(folder.config),
+        card=folder.read_card(),
         records=folder.read_lines(folder.metrics),
         evaluations=sorted(evaluations, key=lambda evaluation: evaluation.result["created"], reverse=True),
         views=_bytes(folder.views),
@@ -59,18 +56,8 @@ def collect(run: str | Path) -> Facts:
 
 def _evaluation(path: Path) -> Evaluation:
     return Evaluation(
-        name=path.stem, result=_read(path), neighbors=_bytes(path.with_name(f"{path.stem}-neighbors.png"))
+        name=path.stem, result=read_versioned(path), neighbors=_bytes(path.with_name(f"{path.stem}-neighbors.png"))
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if value.get("schema_version") != KNOWN_SCHEMA:
-        raise RunFolderError(
-            f"{path} was written by another version of diptych (schema {value.get('schema_version')}, this one knows "
-            f"{KNOWN_SCHEMA}); make it again with this version, or update diptych"
-        )
-    return value
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -15,11 +15,9 @@ from diptych.config import from_dict, to_dict
 from diptych.data.source import BadPicture, Source
 from diptych.data.store import Store
 from diptych.distributed import World
-from diptych.runs import RunFolder, read_json
+from diptych.runs import SCHEMA_VERSION, RunFolder
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
-
-SCHEMA_VERSION = 1
 
 
 def run_card(
@@ -70,4 +68,4 @@ def _git_commit() -> str | None:
 
 def saved_config(run: RunFolder) -> RunConfig:
     """Read the configuration of a run from its ``run.json``."""
-    return from_dict(RunConfig, read_json(run.config)["config"])
+    return from_dict(RunConfig, run.read_card()["config"])

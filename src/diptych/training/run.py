@@ -20,9 +20,9 @@ from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_b
 from diptych.methods import Method
 from diptych.optim.sgd import build_optimizer
 from diptych.progress import Terminal
-from diptych.runs import RunFolder, read_json, write_json
+from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
 from diptych.seeding import VIEWS, WEIGHTS, generator
-from diptych.training.card import SCHEMA_VERSION, run_card, saved_config
+from diptych.training.card import run_card, saved_config
 from diptych.training.config import RunConfig
 from diptych.training.loop import Parts, Status, train
 from diptych.training.order import Order
@@ -65,8 +65,8 @@ def pretrain(
     """
     with joined() as world:
         terminal = _voice(terminal, world)
-        if world.is_main and not overwrite:
-            RunFolder.refuse_if_used(out)
+        if world.is_main:
+            RunFolder(out).refuse_if_used(overwrite=overwrite)
         # What can be refused is refused before minutes are spent on reading pictures, and before a folder is made.
         where = pick_device(device, world)
         build_method(order.config)
@@ -102,7 +102,7 @@ def resume(
     with joined() as world:
         terminal = _voice(terminal, world)
         run = RunFolder.open(path)
-        card = read_json(run.config)
+        card = run.read_card()
         saved = saved_config(run)
         if config is not None and (changed := diff(saved, config)):
             listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
@@ -192,9 +192,7 @@ def _train(
         if status != "interrupted":
             save_backbone(run, method.backbone, _backbone_card(config, features))
         figures.loss_curve(run.loss, recorder.records)
-        write_json(
-            run.config, read_json(run.config) | {"result": {k: v for k, v in asdict(result).items() if k != "run"}}
-        )
+        write_json(run.config, run.read_card() | {"result": {k: v for k, v in asdict(result).items() if k != "run"}})
     barrier(world)
     return result
 
