@@ -25,12 +25,14 @@ def test_round_trip(tmp_path):
     assert point.state["optimizer"]["lr"] == 0.1 and point.progress == Progress(step=5)
 
 
-def test_last_and_best_are_kept_and_nothing_else(tmp_path):
+def test_best_last_and_the_one_before_it_are_kept_and_nothing_else(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2, best=True)
     save(tmp_path, 3)
     save(tmp_path, 4)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", "step-000002", "step-000004"]
+    save(tmp_path, 5)
+    found = sorted(p.name for p in tmp_path.iterdir())
+    assert found == ["best", "last", "step-000002", "step-000004", "step-000005"]
     assert checkpoint.load(tmp_path / "best").progress.step == 2
 
 

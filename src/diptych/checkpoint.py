@@ -138,7 +138,7 @@ def _other(path: Path) -> str:
     others = sorted(p for p in damaged.parent.glob("step-*") if p != damaged)
     if others:
         last = damaged.parent / "last"
-        relink = typed("ln", "-sfn", others[-1].name, last)
+        relink = typed("ln -sfn", others[-1].name, last)
         return f"; to go on from the one before it, type {relink} and resume again"
     return "; it is the only one, so start again with --overwrite"
 

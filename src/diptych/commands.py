@@ -84,13 +84,10 @@ def pretrain(words: list[str]) -> int:
     if not is_main():
         return 0
     if result.status == "interrupted":
-        print(f"{summary}; go on with {typed('diptych', 'pretrain', '--resume', out)}", file=sys.stderr)
+        print(f"{summary}; go on with {typed('diptych pretrain --resume', out)}", file=sys.stderr)
         return 130
-    _print(
-        args.json,
-        asdict(result),
-        f"{summary}\nNext: {typed('diptych', 'evaluate', out, 'LABELLED/')}   Report: {out}/report.html",
-    )
+    then = f"Next: {typed('diptych evaluate', out, 'LABELLED/')}   Report: {out}/report.html"
+    _print(args.json, asdict(result), f"{summary}\n{then}")
     return 0
 
 

@@ -144,7 +144,7 @@ def load(run: str | Path, device: str = "auto") -> FrozenBackbone:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RunFolderError(
             f"{folder.backbone_weights} is damaged or belongs to another network; write it again with "
-            f"{typed('diptych', 'pretrain', '--resume', folder.path)}"
+            + typed("diptych pretrain --resume", folder.path)
         ) from error
     return FrozenBackbone(module, card, pick_device(device, World()))
 
@@ -165,7 +165,7 @@ def _open(run: str | Path) -> tuple[RunFolder, BackboneCard]:
     if not folder.backbone.is_file():
         raise RunFolderError(
             f"{folder.path} holds no backbone yet: the run has not finished; go on with "
-            f"{typed('diptych', 'pretrain', '--resume', folder.path)}"
+            + typed("diptych pretrain --resume", folder.path)
         )
     values: dict[str, Any] = read_versioned(folder.backbone)
     return folder, from_dict(BackboneCard, values)

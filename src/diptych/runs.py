@@ -161,13 +161,9 @@ class RunFolder:
         if not self._is_used():
             return
         if not overwrite:
-            resume, again = (
-                typed("diptych", "pretrain", "--resume", self.path),
-                ("diptych", "pretrain", "DATA", "--out"),
-            )
             raise RunFolderError(
-                f"{self.path} is not empty: to go on with it type {resume}, to delete it and start again add "
-                f"`--overwrite` to {typed(*again, self.path)}"
+                f"{self.path} is not empty: to go on with it type {typed('diptych pretrain --resume', self.path)}, to "
+                f"delete it and start again add `--overwrite` to {typed('diptych pretrain DATA --out', self.path)}"
             )
         if not (self.path / MARKER).is_file():
             raise RunFolderError(
@@ -186,9 +182,8 @@ class RunFolder:
         """
         run = cls(path)
         if not run.path.is_dir():
-            raise RunFolderError(
-                f"there is no run folder {run.path}; make one with {typed('diptych', 'pretrain', 'DATA', '--out', run.path)}"
-            )
+            make = typed("diptych pretrain DATA --out", run.path)
+            raise RunFolderError(f"there is no run folder {run.path}; make one with {make}")
         if not (run.path / MARKER).is_file() or not run.config.is_file():
             raise RunFolderError(
                 f"{run.path} is not a run folder of diptych (it has no run.json); give the folder named by --out"

@@ -62,7 +62,7 @@ def test_processes_share_each_global_batch(world):
     [
         (20, 128, 1, "larger than the 20 pictures there are; type --batch-size 20 or less"),
         (21, 128, 4, "--batch-size 20 or less"),
-        (1, 128, 1, "1 picture for 1 process cannot be learned from; give more pictures"),
+        (1, 128, 1, "1 picture cannot be learned from: give 2 or more"),
         (20, 10, 4, "cannot be shared evenly by 4 processes; type --batch-size 8"),
         (20, 1, 1, "type --batch-size 2 or more"),
         (20, 4, 4, "type --batch-size 8 or more"),

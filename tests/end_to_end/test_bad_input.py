@@ -105,7 +105,7 @@ def test_one_picture(tmp_path, out, untouched):
     data = flat(tmp_path / "pictures", 1)
     untouched()
     line = refused("pretrain", data, "--out", out, *ONE_EPOCH)
-    assert line == "1 picture for 1 process cannot be learned from; give more pictures"
+    assert line == "1 picture cannot be learned from: give 2 or more"
 
 
 def test_a_batch_larger_than_the_data_set(tmp_path, out, untouched):

@@ -13,8 +13,8 @@ from diptych.runs import MARKER
 def scan(root: Path) -> Listing:
     """List the pictures below ``root`` without opening them.
 
-    Hidden files and folders are left out, and so are run folders of our own. Links to files are followed; links to folders too, but each folder is entered
-    once, so that a loop of links ends.
+    Hidden files and folders are left out, and so are run folders of our own. Links to files are followed; links to
+    folders too, but each folder is entered once, so that a loop of links ends.
 
     Raises:
         DataError: ``root`` cannot be read, or holds no pictures.

@@ -35,9 +35,8 @@ class Loader:
 
     def __init__(self, store: Store, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         if len(store) < LEAST * world:
-            raise DataError(
-                f"{_pictures(len(store))} for {_processes(world)} cannot be learned from; give more pictures"
-            )
+            need = f"{LEAST} or more" if world == 1 else f"{LEAST * world} or more for {_processes(world)}"
+            raise DataError(f"{_pictures(len(store))} cannot be learned from: give {need}")
         if batch_size < LEAST * world:
             raise DataError(
                 f"a batch of {batch_size} is too small for {_processes(world)}: batch normalisation needs {LEAST} "
