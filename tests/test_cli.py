@@ -59,13 +59,20 @@ def test_an_interrupt_is_one_line_and_code_130(tmp_path):
     pipe = tmp_path / "labels.csv"
     os.mkfifo(pipe)
     words = [tiny.DIPTYCH, "pretrain", str(pipe), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
     writer = open_for_writing(pipe, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    out, err = process.communicate(timeout=60)
     os.close(writer)
     assert (process.returncode, out, err) == (130, "", "diptych: interrupted\n")
     assert not (tmp_path / "run").exists()
+
+
+def hear_interrupts():
+    """A job in the background of a script is started deaf to SIGINT, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def open_for_writing(pipe, process):

@@ -92,8 +92,8 @@ def test_recipes_prints_one_json_object():
 
 def test_without_json_results_are_words_on_standard_output(run, pictures, tmp_path):
     code, out, _ = run_command("pretrain", "--resume", run)
-    assert code == 0 and out.startswith(f"{run}: finished after 1 epochs (5 steps, ")
-    assert out.splitlines()[1] == f"Next: diptych evaluate {run} LABELLED/   Report: {run}/report.html"
+    assert code == 0 and out.startswith(f"{run}: finished after 1 epoch (5 steps, ")
+    assert out.splitlines()[1] == f"Next: `diptych evaluate {run} LABELLED/`   Report: {run}/report.html"
     assert run_command("report", run) == (0, f"{run}/report.html\n", "")
     assert run_command("preview", pictures, "--out", tmp_path / "v.png") == (0, f"{tmp_path}/v.png\n", "")
     assert run_command("recipes")[1].splitlines()[0::3] == list(RECIPES)

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 def start(*words, processes=2):
     """Run a program under torchrun, on a free port of this machine."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run([*torchrun, *map(str, words)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([*torchrun, *map(str, words)], capture_output=True, text=True, timeout=600)
 
 
 # Alone

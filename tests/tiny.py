@@ -68,7 +68,7 @@ def lines(path):
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def wait_until(condition, process, seconds=60):
+def wait_until(condition, process, seconds=300):
     """Return once ``condition()`` holds; fail if the process ends first, or after so many seconds."""
     end = time.monotonic() + seconds
     while not condition():

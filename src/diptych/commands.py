@@ -77,8 +77,9 @@ def pretrain(words: list[str]) -> int:
             raise UserError("say where the run goes: add `--out runs/NAME`")
         out = args.out
         result = api.run_order(asked, out, overwrite=args.overwrite, device=args.device, terminal=terminal)
+    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs:.3g} epochs"
     summary = (
-        f"{out}: {result.status} after {result.epochs:.3g} epochs ({result.steps} steps, {result.seconds:.0f} s, "
+        f"{out}: {result.status} after {epochs} ({result.steps} steps, {result.seconds:.0f} s, "
         f"{result.images_per_second:.0f} pictures/s), loss {result.loss:.3f}"
     )
     if not is_main():

@@ -89,8 +89,8 @@ def test_a_folder_without_pictures(tmp_path, out, untouched):
     untouched()
     line = refused("pretrain", tmp_path / "pictures", "--out", out, *ONE_EPOCH)
     assert line == (
-        f"the folder {tmp_path}/pictures holds no pictures (it has notes.txt, but nothing named .jpg, .png, .webp, .tif, "
-        ".bmp or .gif); give one that does"
+        f"the folder {tmp_path}/pictures holds no pictures (it has notes.txt, but nothing named .jpg, .png, .webp, "
+        ".tif, .bmp or .gif); give one that does"
     )
 
 
@@ -245,9 +245,8 @@ def test_a_run_that_is_none(tmp_path, untouched, command, kind):
     )
 
 
-# The last one is JSON but no run's: training/card.py and evaluation/run.py take its keys for granted.
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("content", [b"half a {", b"\xff\x00", b"[1, 2]", b"{}"])
+@pytest.mark.parametrize("content", [b"half a {", b"\xff\x00", b"[1, 2]", b"{}", b'{"schema_version": 1}'])
 def test_a_run_json_that_is_damaged(tmp_path, run, untouched, command, content):
     data = labelled(tmp_path / "labelled")
     (run / "run.json").write_bytes(content)
@@ -350,6 +349,8 @@ def test_what_can_be_refused_at_once_is_refused_before_the_pictures_are_read(tmp
     for words in (("--out", run), ("--out", mine, "--overwrite"), ("--out", tmp_path / "new", "--device", "tpu")):
         code, _, err = run_command("pretrain", data, *words, *ONE_EPOCH)
         assert code == 2 and "reading pictures" not in err, words
+    code, _, err = run_command("pretrain", "--resume", run, "--device", "tpu")
+    assert code == 2 and "reading pictures" not in err
 
 
 def test_an_out_that_is_a_file(tmp_path, untouched):

@@ -17,7 +17,7 @@ CLASSES = {"blue": (60, 60, 190), "red": (190, 60, 60)}
 
 
 def diptych(*words):
-    return subprocess.run([DIPTYCH, *map(str, words)], capture_output=True, text=True, timeout=120)
+    return subprocess.run([DIPTYCH, *map(str, words)], capture_output=True, text=True, timeout=600)
 
 
 def paint_classes(folder, per_class=10, seed=0):
@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_goes_on_with(tmp_path):
     process = subprocess.Popen([DIPTYCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(lines(out / "metrics.jsonl")) >= 2, process)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 130 and stdout == "" and "Traceback" not in stderr
     last = stderr.splitlines()[-1]
     assert last.startswith(f"{out}: interrupted after ")

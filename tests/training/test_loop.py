@@ -195,6 +195,18 @@ def test_a_stop_is_obeyed_after_the_step_and_leaves_a_checkpoint(tmp_path):
     assert checkpoint.load(parts.run.checkpoints / "last").progress == progress
 
 
+def test_the_mean_loss_of_an_epoch_counts_the_steps_before_an_interruption(tmp_path):
+    settings, ends = config("x", epochs=1), []
+    for name, asked in (("whole", False), ("halved", True)):
+        torch.manual_seed(0)
+        parts, stop = make_parts(tmp_path / name, Idle(), settings), StopFlag()
+        stop.asked = asked
+        _, status = train(parts, Progress(step=0), stop)
+        assert (status == "interrupted") is asked
+        ends.append(train(parts, checkpoint.load(parts.run.checkpoints / "last").progress, StopFlag())[0])
+    assert ends[0] == ends[1] and ends[0].best_loss is not None
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
     settings = config("x", epochs=2, lr=0.125)
     backbone = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -220,7 +220,9 @@ def test_run_json_says_all_that_a_repetition_needs(tmp_path, pictures):
         name: metadata.version(name) for name in ("torch", "numpy")
     }
     assert card["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(diptych.__file__).parent, capture_output=True, text=True
+    )
     assert card["git_commit"] == (head.stdout.strip() or None)
     assert (card["hardware"]["device"], card["hardware"]["processes"]) == ("cpu", 1)
     assert card["result"]["loss"] == result.loss == pytest.approx(sum(loss for _, loss in losses(tmp_path / "run")) / 3)
