@@ -21,8 +21,8 @@ def folder(tmp_path):
     return tmp_path / "pictures"
 
 
-def fill(folder, pictures, start=0):
-    for number, found in enumerate(pictures, start):
+def fill(folder, pictures):
+    for number, found in enumerate(pictures):
         found.save(folder / f"{number:03}.png")
     return str(folder)
 
@@ -43,9 +43,9 @@ def test_gray_pictures_are_told_by_their_pixels_whatever_their_mode(folder, mode
     assert gather(fill(folder, [picture(seed, gray=True).convert(mode) for seed in range(3)])).gray
 
 
-def test_one_picture_in_colour_is_enough(folder):
-    fill(folder, [picture(seed, gray=True) for seed in range(5)])
-    assert not gather(fill(folder, [picture()], start=5)).gray
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_one_picture_in_colour_is_enough(folder, place):
+    assert not gather(fill(folder, [picture(number, gray=number != place) for number in range(5)])).gray
 
 
 @pytest.mark.parametrize("channel", range(3))
