@@ -1,4 +1,6 @@
 import json
+import os
+import pty
 import re
 import subprocess
 
@@ -217,3 +219,24 @@ def test_a_real_process_tells_a_wrong_value_in_one_line(pictures, tmp_path):
     found = subprocess.run(words, capture_output=True, text=True)
     told = "--epochs cannot be 'many': type `diptych pretrain DATA --out RUN`, or `diptych pretrain --help`"
     assert (found.returncode, found.stdout, found.stderr) == (2, "", f"diptych: {told}\n")
+
+
+def test_a_mistake_on_a_terminal_is_one_line_without_colours_or_boxes():
+    main, terminal = pty.openpty()
+    words = [tiny.DIPTYCH, "pretrain", "pictures", "--out"]
+    process = subprocess.run(words, stdout=terminal, stderr=terminal, stdin=terminal, timeout=120)
+    said = os.read(main, 10_000).decode()
+    assert process.returncode == 2 and said.startswith("diptych: ") and said.count("\n") == 1
+    assert "\x1b" not in said and "──" not in said
+
+
+def test_a_reader_that_has_left_is_no_error():
+    process = subprocess.Popen([tiny.DIPTYCH, "recipes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.wait(timeout=120), process.stderr.read()) == (0, b"")
+    process.stderr.close()
+
+
+def test_suggestions_know_the_flags_of_both_parts(tmp_path):
+    code, _, err = run_command("preview", tmp_path, "--recip", "x")
+    assert code == 2 and "did you mean '--recipe'?" in err

@@ -9,11 +9,12 @@
 """
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diptych.config import diff, with_settings
+from diptych.config import flatten, to_dict, with_settings
 from diptych.distributed import is_main
 from diptych.evaluation.run import evaluate as _evaluate
 from diptych.figures import view_pairs
@@ -22,7 +23,7 @@ from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe
 from diptych.reports.render import write_report
 from diptych.training.config import RunConfig
-from diptych.training.order import Order
+from diptych.training.order import Order, flags
 from diptych.training.run import RunResult, sample_views
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
@@ -32,41 +33,23 @@ __all__ = ["FrozenBackbone", "RunResult", "evaluate", "load", "order", "pretrain
 Setting = str | int | float | bool | None | tuple[float, ...]
 
 
-def order(recipe_name: str, data: str, out: str | Path | None, settings: dict[str, Setting]) -> Order:
+def order(recipe_name: str, data: str | Path, out: str | Path | None, settings: Mapping[str, Any]) -> Order:
     """Return a recipe's configuration for ``data`` with some settings changed, and the command that repeats it.
 
     Raises:
         UserError: an unknown recipe or setting, a value out of range, or pictures that cannot be read.
     """
-    data_dir, limit = settings.get("data_dir"), settings.get("limit")
-    base = recipe(
-        recipe_name,
-        data,
-        data_dir if isinstance(data_dir, str) else None,
-        limit if isinstance(limit, int) else None,
-    )
-    return ordered(base, with_settings(base.config, settings), out)
-
-
-def ordered(base: Order, config: RunConfig, out: str | Path | None) -> Order:
-    """Return ``base`` with its configuration changed to ``config``; choices that the user overruled are left out."""
-    flags: list[str] = []
-    changed = set()
-    for name, _, value in diff(base.config, config):
-        flag = "--" + name.rpartition(".")[2].replace("_", "-")
-        changed.add(flag)
-        if isinstance(value, bool):
-            flags.append(flag if value else flag.replace("--", "--no-", 1))
-        else:
-            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+    base = recipe(recipe_name, str(data), settings)
+    config = with_settings(base.config, settings)
+    values = {name.rpartition(".")[2]: value for name, value in flatten(to_dict(config)).items()}
+    given = flags({name: value for name, value in values.items() if name in settings})
     where = ["--out", str(out)] if out else []
-    command = shlex.join(["diptych", "pretrain", config.data, *where, "--recipe", base.recipe, *flags])
-    choices = [choice for choice in base.choices if not changed & set(choice.what.split())]
-    return replace(base, config=config, choices=choices, command=command)
+    command = shlex.join(["diptych", "pretrain", str(data), *where, "--recipe", base.recipe, *given])
+    return replace(base, config=config, command=command)
 
 
 def pretrain(
-    data: str,
+    data: str | Path,
     out: str | Path,
     *,
     recipe: str = DEFAULT,
@@ -117,7 +100,7 @@ def resume(
 
 def evaluate(
     run: str | Path,
-    data: str,
+    data: str | Path,
     *,
     data_dir: str | None = None,
     protocol: Literal["standard", "keras"] = "standard",
@@ -148,7 +131,7 @@ def evaluate(
     """
     result = _evaluate(
         run,
-        data,
+        str(data),
         data_dir=data_dir,
         protocol=protocol,
         limit=limit,
@@ -166,7 +149,7 @@ def report(run: str | Path) -> Path:
     return write_report(run)
 
 
-def preview(data: str, out: str | Path, *, recipe: str = DEFAULT, **settings: Setting) -> Path:
+def preview(data: str | Path, out: str | Path, *, recipe: str = DEFAULT, **settings: Setting) -> Path:
     """Draw some pictures beside their two views, as a run would make them, into the PNG file ``out``.
 
     Args:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from diptych.errors import RunFolderError, typed
@@ -69,7 +69,7 @@ def save(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progre
             os.rename(temporary, final)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, SafetensorError | RuntimeError):  # how the two writers report a full disk
+            if isinstance(error, RuntimeError):  # how torch.save reports a full disk
                 raise OSError(28, str(error)) from error
             raise
         sync_folder(folder)
@@ -80,9 +80,8 @@ def save(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progre
 
 
 def _write_files(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progress: Progress) -> None:
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, folder / "weights.safetensors"
-    )
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    (folder / "weights.safetensors").write_bytes(serialize(on_cpu))  # save_file's would be readable by its owner only
     torch.save(state, folder / "state.pt")
     sums = {name: _sha256(folder / name) for name in ("weights.safetensors", "state.pt")}
     for name in sums:

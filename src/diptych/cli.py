@@ -3,6 +3,7 @@
 Results go to standard output, everything else to standard error. A user's mistake is one line and exit code 2.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -28,16 +29,9 @@ Start with: diptych pretrain photos --out runs/demo
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
-    if words[0] == "--version":
-        print(metadata.version("diptych"))
-        return 0
     try:
-        if words[0] not in COMMANDS:
-            raise UserError(f"unknown command '{words[0]}'{suggest(words[0], COMMANDS)}")
-        code: int = getattr(import_module("diptych.commands"), words[0])(words[1:])  # loads torch, so not before now
+        code = _run(words)
+        sys.stdout.flush()  # what cannot be written is told here, not when the interpreter ends
         return code
     except UserError as error:
         print(f"diptych: {error}", file=sys.stderr)
@@ -46,5 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("diptych: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        print(metadata.version("diptych"))
+        return 0
+    if words[0] not in COMMANDS:
+        raise UserError(f"unknown command '{words[0]}'{suggest(words[0], COMMANDS)}")
+    try:
+        code: int = getattr(import_module("diptych.commands"), words[0])(words[1:])  # loads torch, so not before now
+    except SystemExit as stop:  # tyro has printed the help
+        return int(stop.code or 0)
+    return code

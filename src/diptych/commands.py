@@ -15,12 +15,12 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diptych import api
+from diptych.config import flatten, to_dict
 from diptych.distributed import is_main
 from diptych.errors import UserError, suggest, typed
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
-from diptych.recipes.book import DEFAULT, entries
-from diptych.recipes.book import recipe as find_recipe
+from diptych.recipes.book import DEFAULT, entries, skeleton
 from diptych.runs import RunFolder
 from diptych.training.card import saved_config
 from diptych.training.config import RunConfig
@@ -69,10 +69,10 @@ def pretrain(words: list[str]) -> int:
         if args.out or args.recipe or args.overwrite:
             raise UserError("--resume goes on in its own folder: leave out --out, --recipe and --overwrite")
         out = args.resume
-        config = _parse("pretrain", RunConfig, rest, saved_config(RunFolder.open(out)))
+        config = _parse("pretrain", RunConfig, rest, saved_config(RunFolder.open(out)), PretrainArgs)
         result = api.resume(out, config=config, device=args.device, terminal=terminal)
     else:
-        asked = _order("pretrain", args.recipe, rest, args.out)
+        asked = _order("pretrain", args.recipe, rest, args.out, PretrainArgs)
         if args.out is None:
             raise UserError("say where the run goes: add `--out runs/NAME`")
         out = args.out
@@ -92,15 +92,17 @@ def pretrain(words: list[str]) -> int:
     return 0
 
 
-def _order(command: str, recipe: str | None, words: list[str], out: str | None) -> Order:
-    """Parse twice: first for the pictures, which the recipe looks at, then over the recipe's own values."""
-    first = _parse(command, RunConfig, words, RunConfig(data=""))
-    if not first.data:
+def _order(command: str, recipe: str | None, words: list[str], out: str | None, beside: type[Any]) -> Order:
+    """Turn what was typed into an order, the way the library does: a recipe, and the settings that were given."""
+    name = recipe or DEFAULT
+    config = _parse(command, RunConfig, words, skeleton(name), beside)
+    if not config.data:
         raise UserError(
             f"say what to learn from: `{USAGE[command]}`, with a folder, a .zip, a .tar, a .csv, cifar10 or photos"
         )
-    base = find_recipe(recipe or DEFAULT, first.data, first.data_dir, first.limit)
-    return api.ordered(base, _parse(command, RunConfig, words, base.config), out)
+    given = {re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in words if word[:2] == "--"}
+    values = {key.rpartition(".")[2]: value for key, value in flatten(to_dict(config)).items()}
+    return api.order(name, config.data, out, {key: value for key, value in values.items() if key in given})
 
 
 def _help_with_config(command: str, cls: type[Any]) -> int:
@@ -172,7 +174,7 @@ def preview(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         return _help_with_config("preview", PreviewArgs)
     args, rest = _parse_known("preview", PreviewArgs, words)
-    path = api.draw_views(_order("preview", args.recipe, rest, None), args.out)
+    path = api.draw_views(_order("preview", args.recipe, rest, None, PreviewArgs), args.out)
     _print(args.json, {"views": str(path)}, str(path))
     return 0
 
@@ -220,30 +222,39 @@ def _print(as_json: bool, value: dict[str, Any], text: str) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
-def _parse(command: str, cls: type[T], words: list[str], default: T | None = None) -> T:
-    """Parse ``words`` into the dataclass ``cls``; an unknown word is refused with a suggestion."""
+def _parse(
+    command: str, cls: type[T], words: list[str], default: T | None = None, beside: type[Any] | None = None
+) -> T:
+    """Parse ``words`` into the dataclass ``cls``; an unknown word is refused with a suggestion.
+
+    ``beside`` is another dataclass whose flags the command takes too, for the suggestion.
+    """
     args, rest = _parse_known(command, cls, words, default)
     if rest:
         word = rest[0].partition("=")[0]
         if not word.startswith("-"):
             raise UserError(f"unexpected word '{word}': type `{USAGE[command]}`")
-        raise UserError(f"unknown option '{word}'{suggest(word, _flags(command, cls, default))}")
+        known = _flags(command, cls, default) + (_flags(command, beside, None) if beside else [])
+        raise UserError(f"unknown option '{word}'{suggest(word, known)}")
     return args
 
 
 def _parse_known(command: str, cls: type[T], words: list[str], default: T | None = None) -> tuple[T, list[str]]:
     """Parse what ``cls`` knows; a wrong value becomes one line instead of tyro's box."""
-    said = io.StringIO()
+    if {"-h", "--help"} & set(words):
+        return _tyro(command, cls, words, default)
+    # tyro looks at standard output to choose colours and lines: neither stream may be a terminal.
+    said, ignored = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(ignored):
             return _tyro(command, cls, words, default)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-    lines = [line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines()[1:]]
+    except SystemExit:
+        pass
+    box = said.buffer.getvalue().decode()
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
     told = " ".join(lines[: lines.index("")] if "" in lines else lines)
     if told.startswith("Missing from"):
-        told = "something is missing"
+        told = f"{' and '.join(re.findall('RUN|DATA', told.partition(':')[2]))} missing"
     elif wrong := re.match(r"Error parsing (--\S+): (no type|invalid literal|could not)", told):
         flag = wrong[1]
         value = words[words.index(flag) + 1] if flag in words[:-1] else ""
@@ -269,4 +280,4 @@ def _flags(command: str, cls: type[Any], default: Any) -> list[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         _tyro(command, cls, ["--help"], default)
-    return [word.strip(",") for word in said.getvalue().split() if word.startswith("--")]
+    return re.findall(r"--[a-z][a-z-]*", said.getvalue())

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from diptych.backbones.build import build_backbone
 from diptych.config import from_dict, to_dict
-from diptych.data.decode import decode, fit
+from diptych.data.decode import decode, fit, to_rgb
 from diptych.distributed import World, pick_device
-from diptych.errors import DataError, RunFolderError, typed
+from diptych.errors import ConfigError, DataError, RunFolderError, typed
 from diptych.runs import RunFolder, read_versioned, write_json, writing
 from diptych.seeding import WEIGHTS, generator
 from diptych.views.ops import normalize
@@ -78,9 +78,11 @@ class FrozenBackbone:
             DataError: the tensor has another shape or type.
             BadPicture: a file cannot be read.
         """
+        if isinstance(images, str | Path):
+            raise DataError(f"embed() takes a list of files: type embed(['{images}'])")
         pictures = images if isinstance(images, Tensor) else self._fit(images)
         size = self.preprocessing.image_size
-        if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (3, size, size):
+        if pictures.dtype != torch.uint8 or pictures.shape[1:] != (3, size, size):
             raise DataError(
                 f"embed() takes uint8 pictures (N, 3, {size}, {size}) or a list of files, not "
                 f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
@@ -103,8 +105,14 @@ class FrozenBackbone:
 def _as_array(picture: Picture) -> NDArray[np.uint8]:
     if isinstance(picture, str | Path):
         return decode(Path(picture), str(picture))
-    array = np.asarray(picture.convert("RGB")) if isinstance(picture, Image.Image) else picture
-    return np.ascontiguousarray(array.transpose(2, 0, 1))
+    if isinstance(picture, Image.Image):
+        try:
+            return to_rgb(picture)
+        except ValueError as error:
+            raise DataError(f"embed() cannot use a picture of mode {picture.mode}: {error}") from error
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise DataError(f"embed() takes uint8 arrays (H, W, 3), not {picture.dtype} {picture.shape}")
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 
 def initial_backbone(name: str, image_size: int, seed: int) -> tuple[nn.Module, int, tuple[str, ...]]:
@@ -123,7 +131,7 @@ def save_backbone(run: RunFolder, module: nn.Module, card: BackboneCard) -> None
     """Write ``backbone.safetensors`` and ``backbone.json``, each whole or not at all."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     with writing(run.backbone_weights) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))  # save_file would make a file that only its owner may read
     write_json(run.backbone, to_dict(card))
 
 
@@ -168,4 +176,10 @@ def _open(run: str | Path) -> tuple[RunFolder, BackboneCard]:
             + typed("diptych pretrain --resume", folder.path)
         )
     values: dict[str, Any] = read_versioned(folder.backbone)
-    return folder, from_dict(BackboneCard, values)
+    try:
+        return folder, from_dict(BackboneCard, values)
+    except ConfigError as error:
+        raise RunFolderError(
+            f"{folder.backbone} is damaged ({error}); write it again with "
+            + typed("diptych pretrain --resume", folder.path)
+        ) from error

@@ -70,7 +70,7 @@ def test_pretraining_says_what_it_chose_and_what_to_type_next(run):
     out, pretrained, _, _ = run
     assert "chose --lr" in pretrained.stderr and "2 epochs × 5 steps of 4" in pretrained.stderr
     assert pretrained.stdout.startswith(f"{out}: finished after 2 epochs (10 steps, ")
-    assert pretrained.stdout.endswith(f"Next: diptych evaluate {out} LABELLED/   Report: {out}/report.html\n")
+    assert pretrained.stdout.endswith(f"Next: `diptych evaluate {out} LABELLED/`   Report: {out}/report.html\n")
     assert len(lines(out / "metrics.jsonl")) == 10 and not (out / "quarantine.jsonl").exists()
 
 

@@ -34,6 +34,8 @@ def chosen(choices):
     for choice in choices:
         for flag in choice.what.split("--")[1:]:
             name, *words = flag.split()
+            if name.startswith("no-"):
+                name, words = name.removeprefix("no-"), ["0"]
             found[name.replace("-", "_")] = words
     return found
 
@@ -198,3 +200,19 @@ def test_as_many_views_are_shown_as_the_machine_has_time_for(side, gpu, budget, 
 def test_a_run_on_few_pictures_ends_and_one_on_many_sees_each_once():
     for facts in EVERY:
         assert 1 <= simsiam("x", facts)[0].train.epochs <= MOST_EPOCHS, facts
+
+
+def test_whatever_depends_on_the_pictures_or_the_machine_is_listed():
+    seen = [(facts, *simsiam("x", facts)) for facts in EVERY]
+    paper = settings(RunConfig(data="x"))
+    varies = {name for name in paper if len({str(settings(config)[name]) for _, config, _ in seen}) > 1}
+    for facts, config, choices in seen:
+        silent = {name for name in varies if settings(config)[name] != paper[name]} - chosen(choices).keys()
+        assert not silent, (facts, silent)
+
+
+def test_what_the_user_asked_for_is_not_chosen_and_the_rest_goes_with_it():
+    facts = Facts(count=1_000, side=400, gray=False, gpu=False, bf16=False)
+    config, choices = simsiam("x", facts, {"image_size": 32, "epochs": 2})
+    assert config.backbone == "resnet20v2" and config.views.blur == 0
+    assert not {"image_size", "epochs"} & chosen(choices).keys()

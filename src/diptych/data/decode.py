@@ -74,7 +74,7 @@ def decode(encoded: bytes | Path, name: str, max_pixels: int = MAX_PIXELS) -> ND
             if width * height > max_pixels:
                 raise BadPicture(name, _too_large(f"{width} × {height}", max_pixels))
             picture.load()
-            pixels = np.array(_rgb(_upright(picture)))
+            return to_rgb(picture)
     except BadPicture:
         raise
     except UnidentifiedImageError as error:
@@ -88,6 +88,15 @@ def decode(encoded: bytes | Path, name: str, max_pixels: int = MAX_PIXELS) -> ND
     except Exception as error:  # on damaged input Pillow's decoders raise whatever their parsing runs into
         detail = " ".join(str(error).split())[:MAX_REASON] or type(error).__name__
         raise BadPicture(name, f"cut short or damaged ({detail})") from error
+
+
+def to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    """Return an open picture upright and in RGB, uint8 ``(3, H, W)``; see ``decode`` for what becomes of other modes.
+
+    Raises:
+        ValueError: its pixels have no faithful RGB form.
+    """
+    pixels: NDArray[np.uint8] = np.array(_rgb(_upright(picture)))
     return pixels.transpose(2, 0, 1)
 
 
@@ -132,7 +141,7 @@ def fit(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box, REDUCING_GAP)).transpose(2, 0, 1)
 
 
-class _Unsupported(Exception):
+class _Unsupported(ValueError):
     """Pixels of a kind that has no faithful RGB form."""
 
 

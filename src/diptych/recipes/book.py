@@ -1,9 +1,11 @@
 """Finds a recipe by its name, and tells what each is for and what it was measured to do."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from diptych.config import with_settings
 from diptych.errors import ConfigError, suggest
 from diptych.recipes import facts as facts_room
 from diptych.recipes.keras_simsiam import keras_simsiam
@@ -31,19 +33,35 @@ class Entry:
     measured: str
 
 
-def recipe(name: str, data: str, data_dir: str | None = None, limit: int | None = None) -> Order:
+def recipe(name: str, data: str, asked: Mapping[str, Any] | None = None) -> Order:
     """Return the complete configuration that recipe ``name`` gives for ``data``, with the choices it made.
+
+    Args:
+        name: of the recipe.
+        data: as for ``open_data``.
+        asked: settings that the user gave; the default recipe chooses the others to go with them.
+
+    Raises:
+        ConfigError: no such recipe or setting, with a suggestion, or a value out of range.
+        DataError: the default recipe looked at the pictures and could not read them.
+    """
+    asked = asked or {}
+    with_settings(skeleton(name), asked)  # what cannot be is refused before any picture is looked at
+    if name in FIXED:
+        return Order(config=FIXED[name](data), recipe=name)
+    config, choices = simsiam(data, facts_room.gather(data, asked.get("data_dir"), asked.get("limit")), asked)
+    return Order(config=config, recipe=name, choices=choices)
+
+
+def skeleton(name: str) -> RunConfig:
+    """Return what is known of a recipe's configuration before any picture is looked at: all, where it is fixed.
 
     Raises:
         ConfigError: no such recipe, with a suggestion.
-        DataError: the default recipe looked at the pictures and could not read them.
     """
-    if name in FIXED:
-        return Order(config=FIXED[name](data), recipe=name)
-    if name != DEFAULT:
+    if name not in RECIPES:
         raise ConfigError(f"unknown recipe '{name}'{suggest(name, RECIPES)}")
-    config, choices = simsiam(data, facts_room.gather(data, data_dir, limit))
-    return Order(config=config, recipe=name, choices=choices)
+    return FIXED[name]("") if name in FIXED else RunConfig(data="")
 
 
 def entries() -> list[Entry]:

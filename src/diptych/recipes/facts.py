@@ -39,6 +39,7 @@ def gather(data: str, data_dir: str | None = None, limit: int | None = None) -> 
         DataError: the pictures cannot be found, or none of the sample can be read.
     """
     source = open_data(data, data_dir).train
+    source = source if limit is None else draw(source, limit)
     sample = draw(source, min(SAMPLE, len(source)))
     sides, gray = [], True
     for index in range(len(sample)):
@@ -52,10 +53,8 @@ def gather(data: str, data_dir: str | None = None, limit: int | None = None) -> 
         raise DataError(
             f"none of {len(sample)} pictures drawn from {data} can be read; look at them, or try another folder"
         )
-    count = len(source) if limit is None else min(limit, len(source))
-    return Facts(
-        count=count, side=int(statistics.median(sides)), gray=gray, gpu=torch.cuda.is_available(), bf16=native_bf16()
-    )
+    side = int(statistics.median(sides))
+    return Facts(count=len(source), side=side, gray=gray, gpu=torch.cuda.is_available(), bf16=native_bf16())
 
 
 def native_bf16() -> bool:

@@ -37,7 +37,8 @@ class Recorder:
     def __init__(
         self, run: RunFolder, config: RunConfig, steps: int, per_epoch: int, world: World, terminal: Terminal, bar: Bar
     ) -> None:
-        self.run, self.config, self.per_epoch, self.world = run, config, per_epoch, world
+        self.run, self.config, self.world = run, config, world
+        self.steps, self.per_epoch = steps, per_epoch
         self.terminal, self.bar = terminal, bar
         self.every = max(1, steps // RECORDS)
         self.records = run.read_lines(run.metrics)
@@ -61,9 +62,18 @@ class Recorder:
             yield batch
 
     def record(self, step: int, loss: float, lr: float, output: StepOutput) -> None:
-        """Write a record if one is due at ``step``; ``loss`` is the mean over all processes."""
-        if (step + 1) % self.every or not self.world.is_main:
+        """Write a record if one is due at ``step``, and look for a collapse at the end of an epoch.
+
+        ``loss`` is the mean over all processes.
+        """
+        if not self.world.is_main:
             return
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            self._write(step, loss, lr, output)
+        if (step + 1) % self.per_epoch == 0:
+            self._diagnose()
+
+    def _write(self, step: int, loss: float, lr: float, output: StepOutput) -> None:
         now = time.perf_counter()
         elapsed = now - self._since
         record: dict[str, Any] = {
@@ -81,8 +91,6 @@ class Recorder:
         self.run.append(self.run.metrics, record)
         self.records.append(record)
         self.bar.update(step + 1, _text(record, self.config.train.epochs))
-        if (step + 1) % self.per_epoch == 0:
-            self._diagnose()
 
     def _diagnose(self) -> None:
         """Say it once when the run begins to look collapsed."""

@@ -1,6 +1,6 @@
 """A whole pretraining run: read the pictures, build the parts, train, leave a backbone behind."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -188,6 +188,9 @@ def _train(
         method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
         terminal.say("Restored the weights of the epoch with the lowest loss")
     result = _result(run, recorder, progress, status, loader.steps_per_epoch)
+    if point and progress.step == point.progress.step and (before := run.read_card()["result"]):
+        # No step was left to take: what the run had come to stands.
+        result = replace(result, seconds=before["seconds"], images_per_second=before["images_per_second"])
     if world.is_main:
         if status != "interrupted":
             save_backbone(run, method.backbone, _backbone_card(config, features))
