@@ -120,26 +120,28 @@ def load(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise RunFolderError(f"there is no checkpoint {path}: this run cannot be resumed; start again with --overwrite")
-    meta = read_json(path / "meta.json")
-    for name, expected in meta["sha256"].items():
+    try:
+        meta = read_json(path / "meta.json")
+        progress = Progress(**{name: meta[name] for name in Progress.__dataclass_fields__})
+        sums = {name: meta["sha256"][name] for name in ("weights.safetensors", "state.pt")}
+    except (RunFolderError, KeyError, TypeError) as error:
+        raise _damaged(path, "meta.json") from error
+    for name, expected in sums.items():
         if not (path / name).is_file() or _sha256(path / name) != expected:
-            raise RunFolderError(
-                f"checkpoint {path.resolve()} is damaged ({name} is cut short or altered){_other(path)}"
-            )
-    progress = Progress(**{name: meta[name] for name in Progress.__dataclass_fields__})
+            raise _damaged(path, name)
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     return Checkpoint(load_file(path / "weights.safetensors"), state, progress)
 
 
-def _other(path: Path) -> str:
-    """Say how to go on: from another complete checkpoint, or from the beginning."""
+def _damaged(path: Path, name: str) -> RunFolderError:
+    """Say what is damaged, and how to go on: from another complete checkpoint, or from the beginning."""
     damaged = path.resolve()
+    said = f"checkpoint {damaged} is damaged ({name} is cut short or altered)"
     others = sorted(p for p in damaged.parent.glob("step-*") if p != damaged)
-    if others:
-        last = damaged.parent / "last"
-        relink = typed("ln -sfn", others[-1].name, last)
-        return f"; to go on from the one before it, type {relink} and resume again"
-    return "; it is the only one, so start again with --overwrite"
+    if not others:
+        return RunFolderError(f"{said}; it is the only one, so start again with --overwrite")
+    relink = typed("ln -sfn", others[-1].name, damaged.parent / "last")
+    return RunFolderError(f"{said}; to go on from the one before it, type {relink} and resume again")
 
 
 def _sha256(path: Path) -> str:

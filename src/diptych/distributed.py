@@ -84,7 +84,7 @@ def wrapped(module: nn.Module, world: World) -> nn.Module:
         return module
     if next(module.parameters()).is_cuda:
         module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=True)
+    return nn.parallel.DistributedDataParallel(module)
 
 
 def any_rank(flag: bool | Tensor, device: torch.device, world: World) -> bool:

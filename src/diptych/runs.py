@@ -29,6 +29,8 @@ from diptych.errors import RunFolderError, typed
 MARKER = ".diptych-run"
 SCHEMA_VERSION = 1
 """Of every JSON file in a run folder."""
+CARD = {"diptych", "recipe", "config", "choices", "command", "data", "versions", "hardware", "started", "result"}
+"""What ``run.json`` holds, at least."""
 
 
 @contextlib.contextmanager
@@ -63,9 +65,7 @@ def writing_errors(path: Path) -> Iterator[None]:
                 f"the disk is full: {path} was not written and what was there is untouched; free some space, then "
                 "continue with `diptych pretrain --resume RUN`"
             ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | IsADirectoryError):
-            raise RunFolderError(f"cannot write {path} ({error.strerror}); choose another folder with --out") from error
-        raise
+        raise RunFolderError(f"cannot write {path} ({error.strerror}); choose another folder with --out") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -196,7 +196,12 @@ class RunFolder:
         Raises:
             RunFolderError: it is damaged, or was written by another version.
         """
-        return read_versioned(self.config)
+        card = read_versioned(self.config)
+        if missing := CARD - card.keys():
+            raise RunFolderError(
+                f"{self.config} is damaged: it holds no '{min(missing)}'; start again with --overwrite"
+            )
+        return card
 
     def append(self, path: Path, record: Mapping[str, Any]) -> None:
         """Append one JSON line to ``path`` (metrics or quarantine)."""

@@ -33,12 +33,13 @@ def collapse_warning(records: Sequence[dict[str, Any]], config: RunConfig) -> st
     signs = []
     if std < LOW_STD:
         signs.append(f"the embeddings hardly differ (std × √d {std:.2f}; 1 is well spread, 0 is collapse)")
-    if rank < LOW_RANK:
+    low_rank = min(LOW_RANK, (config.train.batch_size - 1) / 2)  # centred, n embeddings fill n - 1 dimensions at most
+    if rank < low_rank:
         signs.append(f"they fill {rank:.1f} dimensions")
     if loss < NEAR_MINUS_ONE:
         signs.append(f"the loss is {loss:.3f}, and -1 is its minimum")
     # A loss near -1 alone may be an easy data set: it counts beside a low spread only.
-    if std >= LOW_STD and rank >= LOW_RANK:
+    if std >= LOW_STD and rank >= low_rank:
         return None
     return f"This run looks collapsed or close to it: {'; '.join(signs)}. {_advice(config)}"
 

@@ -18,7 +18,7 @@ from diptych.training.config import RunConfig
 from diptych.types import Batch, StepOutput
 
 RECORDS = 2000
-"""About so many records a run at most; each costs a small eigenvalue problem."""
+"""So many records a run at most; each costs a small eigenvalue problem."""
 
 
 class Recorder:
@@ -40,7 +40,7 @@ class Recorder:
         self.run, self.config, self.world = run, config, world
         self.steps, self.per_epoch = steps, per_epoch
         self.terminal, self.bar = terminal, bar
-        self.every = max(1, steps // RECORDS)
+        self.every = -(-steps // RECORDS)
         self.records = run.read_lines(run.metrics)
         self.warning: str | None = None
         self.images = 0

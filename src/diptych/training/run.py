@@ -185,6 +185,7 @@ def _train(
         )
         progress, status = train(parts, progress, stop)
     if status != "interrupted" and config.train.patience:
+        barrier(world)  # the first process has written it by then
         method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
         terminal.say("Restored the weights of the epoch with the lowest loss")
     result = _result(run, recorder, progress, status, loader.steps_per_epoch)
