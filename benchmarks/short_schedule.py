@@ -17,7 +17,7 @@ import diptych
 from diptych.data.open import open_data
 from diptych.data.source import Subset
 from diptych.data.split import draw
-from diptych.data.store import build_store, labels_of
+from diptych.data.store import build_store
 from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features, pixel_features
 from diptych.frozen import random_twin
@@ -31,6 +31,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "batch-128-lr-0.3": {"batch_size": 128, "lr": 0.3},
     "batch-128-lr-0.3-crop-0.5": {"batch_size": 128, "lr": 0.3, "crop_scale": (0.5, 1.0)},
     "batch-128-lr-1": {"batch_size": 128, "lr": 1.0},
+    "batch-64-lr-1": {"batch_size": 64, "lr": 1.0},
+    "batch-128-lr-1-constant-predictor": {"batch_size": 128, "lr": 1.0, "predictor_constant_lr": True},
     "batch-128-lr-2": {"batch_size": 128, "lr": 2.0},
 }
 
@@ -44,7 +46,7 @@ def main(data: str, folder: str, names: list[str]) -> None:
     order = torch.randperm(len(train), generator=generator(1, DRAW)).tolist()
     unseen = Subset(train, sorted([index for index in order if index not in used][:VALIDATION]))
     stores = [build_store(source, 32, lambda bad: None) for source in (learned, unseen)]
-    labels = [torch.from_numpy(labels_of(*pair)) for pair in zip((learned, unseen), stores, strict=True)]
+    labels = [torch.tensor([source.label(i) for i in range(len(source))]) for source in (learned, unseen)]
 
     def scored(features) -> dict[str, float]:
         fit, test = features

@@ -186,15 +186,22 @@ def test_what_is_refused_leaves_no_folder_behind(tmp_path, pictures, wrong):
     assert not (tmp_path / "run").exists()
 
 
-def test_preview_draws_a_picture_in_place_of_an_earlier_file(tmp_path, pictures):
+def test_preview_draws_again_in_place_of_what_it_drew(tmp_path, pictures):
     path = tmp_path / "views.png"
-    path.write_text("an earlier file")
     assert diptych.preview(pictures, path, **SETTINGS) == path
     with Image.open(path) as figure:
         assert figure.format == "PNG"
     first = path.read_bytes()
     diptych.preview(pictures, path, **SETTINGS, seed=1)
     assert path.read_bytes() != first
+
+
+def test_preview_replaces_nobodys_picture(pictures):
+    mine = next(Path(pictures).rglob("*.png"))
+    before = mine.read_bytes()
+    with pytest.raises(DataError, match="diptych did not draw it: choose another --out"):
+        diptych.preview(pictures, mine, **SETTINGS)
+    assert mine.read_bytes() == before
 
 
 def test_preview_takes_the_views_of_the_recipe_named(tmp_path, pictures):

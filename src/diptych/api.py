@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from diptych.config import flatten, to_dict, with_settings
 from diptych.distributed import is_main
+from diptych.errors import DataError
 from diptych.evaluation.run import evaluate as _evaluate
-from diptych.figures import view_pairs
+from diptych.figures import is_ours, view_pairs
 from diptych.frozen import FrozenBackbone, load
 from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe
@@ -154,7 +155,7 @@ def preview(data: str | Path, out: str | Path, *, recipe: str = DEFAULT, **setti
 
     Args:
         data: as for ``pretrain``.
-        out: the file to write; an earlier one is replaced.
+        out: the file to write; an earlier one is replaced if it was drawn here.
         recipe: the recipe whose views are drawn.
         settings: as for ``pretrain``.
 
@@ -167,5 +168,7 @@ def preview(data: str | Path, out: str | Path, *, recipe: str = DEFAULT, **setti
 def draw_views(asked: Order, out: str | Path) -> Path:
     """Draw the views of a complete order into the PNG file ``out``; returns its path."""
     path = Path(out)
+    if path.exists() and not is_ours(path):
+        raise DataError(f"{path} is there already, and diptych did not draw it: choose another --out")
     view_pairs(path, *sample_views(asked.config))
     return path

@@ -73,7 +73,7 @@ def save(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progre
                 raise OSError(28, str(error)) from error
             raise
         sync_folder(folder)
-        for link in ("last", "best") if best else ("last",):
+        for link in ("best", "last") if best else ("last",):  # `best` first: `last` must never know of one that is not
             _point(folder / link, final.name)
     _delete_unused(folder)
     return final

@@ -37,10 +37,10 @@ def effective_rank(embeddings: Tensor) -> Tensor:
     centred = normalised - normalised.mean(dim=0)
     # The smaller Gram matrix has the same non-zero spectrum and is far cheaper than an SVD of (B, D).
     gram = centred @ centred.T if centred.shape[0] <= centred.shape[1] else centred.T @ centred
-    values = torch.linalg.eigvalsh(gram.double()).clamp_min(0).sqrt()
+    values = torch.linalg.eigvalsh(gram.cpu().double()).clamp_min(0).sqrt()  # some devices have no float64
     total = values.sum()
     if total < 1e-4:  # one vector up to rounding, whose noise must not pass for rank
-        return torch.ones((), device=embeddings.device)
+        return torch.ones(())
     share = values / total
     entropy = -(share * share.clamp_min(1e-12).log()).sum()
     rank: Tensor = entropy.exp().float()

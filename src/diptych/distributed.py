@@ -12,6 +12,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
@@ -40,16 +41,15 @@ def is_main() -> bool:
 def joined() -> Iterator[World]:
     """Join the process group if ``torchrun`` started this process, and leave it at the end.
 
-    gloo on CPUs, NCCL where every process of the node has a GPU.
+    gloo carries tensors on CPUs, NCCL those on GPUs.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World()
         return
     local = int(os.environ["LOCAL_RANK"])
-    cuda = torch.cuda.device_count() >= int(os.environ["LOCAL_WORLD_SIZE"])
-    if cuda:
+    if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local)
     finally:
@@ -64,7 +64,8 @@ def pick_device(name: str, world: World) -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", world.local_rank if world.size > 1 else torch.cuda.current_device())
+            name = f"cuda:{world.local_rank if world.size > 1 else torch.cuda.current_device()}"
+            return pick_device(name, world)
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -83,7 +84,7 @@ def wrapped(module: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return module
     if next(module.parameters()).is_cuda:
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # timm's: torch's own would drop the activations inside timm's norms
     return nn.parallel.DistributedDataParallel(module)
 
 

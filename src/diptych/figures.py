@@ -30,6 +30,8 @@ CELL = 160
 TEXT = 17
 """Height of the letters' em, in pixels."""
 INK, AGREES, DIFFERS = "#7a7a7a", "#2a9d63", "#d64550"
+MARK = {"Software": "diptych"}
+"""Inside every PNG drawn here, so that it may be drawn again in its place."""
 FONT = "DejaVu Sans"  # ships with matplotlib
 MISSING = "▯"
 
@@ -197,7 +199,17 @@ class _Canvas:
 
 def _write(path: Path, figure: Figure) -> None:
     with writing(path) as temporary:
-        FigureCanvasAgg(figure).print_figure(str(temporary), format="png", dpi=figure.dpi, facecolor="auto")
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_figure(str(temporary), format="png", dpi=figure.dpi, facecolor="auto", metadata=MARK)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether ``path`` is a PNG that was drawn here."""
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == MARK["Software"]
+    except (OSError, ValueError):
+        return False
 
 
 def _as_uint8(pictures: Pictures) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,19 @@ class Terminal:
             self.console.print(text, markup=False)
         elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
+
+    def downloading(self) -> Callable[[int, int], None]:
+        """Return what is to be told ``(bytes done, bytes in all)``; it says a line for each quarter."""
+        said = -1
+
+        def tell(done: int, total: int) -> None:
+            nonlocal said
+            quarter = 4 * done // total if total else 0
+            if quarter > said:
+                said = quarter
+                self.say(f"downloading: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+        return tell
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator["Bar"]:

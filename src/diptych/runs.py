@@ -8,6 +8,7 @@
           log.txt                    what was said on the terminal
           checkpoints/step-000123/   weights.safetensors, state.pt, meta.json; ``last`` and ``best`` point to one
           backbone.safetensors, backbone.json
+          pictures.npy               a hash of each picture learned from: evaluations tell by it what was seen
           views.png                  some pictures with their two views
           loss.png                   the loss curve
           evaluation/<name>.json     and <name>-neighbors.png
@@ -130,6 +131,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.backbone_weights = self.path / "backbone.safetensors"
         self.backbone = self.path / "backbone.json"
+        self.pictures = self.path / "pictures.npy"
         self.views = self.path / "views.png"
         self.loss = self.path / "loss.png"
         self.evaluation = self.path / "evaluation"
@@ -158,8 +160,9 @@ class RunFolder:
 
     def refuse_if_used(self, *, overwrite: bool) -> None:
         """Raise ``RunFolderError`` if a run may not be begun here: what lies here would be lost, or is not ours."""
-        if not self._is_used():
-            return
+        with writing_errors(self.path):
+            if not self._is_used():
+                return
         if not overwrite:
             raise RunFolderError(
                 f"{self.path} is not empty: to go on with it type {typed('diptych pretrain --resume', self.path)}, to "

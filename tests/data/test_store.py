@@ -6,9 +6,8 @@ from picture_files import encoded, pixels
 from diptych.data.decode import decode, fit
 from diptych.data.folder import scan
 from diptych.data.source import Arrays, Entry, Files
-from diptych.data.split import draw
-from diptych.data.store import CHUNK, build_store, labels_of
-from diptych.errors import DataError
+from diptych.data.store import CHUNK, build_store, read_digests, write_digests
+from diptych.errors import DataError, RunFolderError
 
 
 def files(contents, labels=None):
@@ -86,20 +85,20 @@ def test_reading_gives_copies_in_the_order_asked_for():
     assert store.images.any()
 
 
-def test_labels_follow_the_pictures_that_were_kept():
-    source = files([encoded("PNG"), b"", encoded("PNG"), encoded("PNG")], [0, 1, 1, 0])
-    store = build_store(source, 8, lambda bad: None)
-    assert labels_of(source, store).tolist() == [0, 1, 0] and labels_of(source, store).dtype == np.int64
-    part = draw(source, 3)
-    assert labels_of(part, build_store(part, 8, lambda bad: None)).tolist() == [
-        part.label(i) for i in range(3) if part.indices[i] != 1
-    ]
+def test_a_digest_knows_a_picture_by_its_pixels_alone(tmp_path):
+    one, two = encoded("PNG", 1), encoded("PNG", 2)
+    first = build_store(files([one, two, one]), 8, refuse).digests()
+    second = build_store(files([two, one]), 8, refuse).digests()
+    assert first.shape == (3,) and first[0] == first[2] == second[1] != first[1] == second[0]
 
 
-def test_labels_of_unlabelled_pictures():
-    source = files([encoded("PNG")])
-    with pytest.raises(DataError, match="000.jpg of x has no label"):
-        labels_of(source, build_store(source, 8, refuse))
+def test_digests_come_back_and_damaged_ones_are_refused(tmp_path):
+    store = build_store(files([encoded("PNG", seed) for seed in range(4)]), 8, refuse)
+    write_digests(tmp_path / "pictures.npy", store)
+    assert np.array_equal(read_digests(tmp_path / "pictures.npy"), store.digests())
+    (tmp_path / "pictures.npy").write_bytes(b"letter")
+    with pytest.raises(RunFolderError, match="cannot read .*pictures.npy.*--overwrite"):
+        read_digests(tmp_path / "pictures.npy")
 
 
 def test_an_error_that_is_not_the_pictures_comes_through():

@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
 from diptych.data.open import open_data
-from diptych.data.split import draw
+from diptych.data.source import Source
+from diptych.data.store import Store, build_store, write_digests
 from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.evaluation.run import default_name, evaluate
 from diptych.evaluation.table import as_text
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.progress import Terminal
-from diptych.runs import RunFolder, write_json
+from diptych.runs import CARD, RunFolder, write_json
 
 COLOURS = {"blue": (60, 60, 160), "green": (60, 160, 60), "red": (160, 60, 60)}
 SIZE = 16
@@ -34,10 +36,11 @@ def paint(folder: Path, per_class: int, classes: tuple[str, ...] = tuple(COLOURS
     return folder
 
 
-def make_run(
-    path: Path, *, seed: int = 0, weights: int | None = 0, fingerprint: str = "", limit: int | None = None
-) -> Path:
-    """A run whose "trained" weights are those of the random seed ``weights``, or all zero if None."""
+def make_run(path: Path, *, seed: int = 0, weights: int | None = 0, learned: Source | None = None) -> Path:
+    """A run whose "trained" weights are those of the random seed ``weights``, or all zero if None.
+
+    ``learned`` is what it was trained on; pictures that are nowhere else if None.
+    """
     run = RunFolder.create(path)
     module, width, _ = initial_backbone("resnet20v2", SIZE, weights or 0)
     if weights is None:
@@ -48,10 +51,9 @@ def make_run(
         schema_version=1, backbone="resnet20v2", num_features=width, seed=seed, preprocessing=preprocessing
     )
     save_backbone(run, module, card)
-    write_json(
-        run.config,
-        {"schema_version": 1, "config": {"limit": limit}, "data": {"fingerprint": fingerprint}, "result": None},
-    )
+    nowhere = Store(images=torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), source_indices=torch.zeros(1))
+    write_digests(run.pictures, build_store(learned, SIZE, lambda bad: None) if learned else nowhere)
+    write_json(run.config, dict.fromkeys(CARD) | {"schema_version": 1})
     return path
 
 
@@ -119,8 +121,7 @@ def test_what_is_written(same: tuple[Path, dict[str, Any]], pictures: Path) -> N
 
 
 def test_train_and_test_folders_are_kept_apart(tmp_path: Path, divided: Path) -> None:
-    splits = open_data(str(divided))
-    run = make_run(tmp_path / "run", weights=1, fingerprint=splits.train.fingerprint)
+    run = make_run(tmp_path / "run", weights=1, learned=open_data(str(divided)).train)
     result = evaluate(run, str(divided))
     assert (result["data"]["train_pictures"], result["data"]["test_pictures"]) == (60, 30)
     assert "tested on test/" in result["data"]["note"]
@@ -129,17 +130,31 @@ def test_train_and_test_folders_are_kept_apart(tmp_path: Path, divided: Path) ->
     assert "30 unseen pictures" in result["verdict"]["sentence"]
 
 
-@pytest.mark.parametrize("limit", [None, 50])
 def test_pictures_of_pretraining_are_not_passed_off_as_unseen(
-    tmp_path: Path, pictures: Path, limit: int | None, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = open_data(str(pictures)).train
-    trained_on = draw(source, limit) if limit else source
-    run = make_run(tmp_path / "run", fingerprint=trained_on.fingerprint, limit=limit)
+    """Nor where they were read from an archive, under other names, and only some of them."""
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for number, file in enumerate(sorted(pictures.rglob("*.png"))[::2]):
+        shutil.copy(file, copies / f"{number}.png")
+    archive = shutil.make_archive(str(tmp_path / "copies"), "zip", copies)
+    run = make_run(tmp_path / "run", learned=open_data(archive).train)
     result = evaluate(run, str(pictures), terminal=Terminal())
-    assert result["data"]["note"].endswith("the backbone saw these pictures, without labels, during pretraining")
+    seen = result["data"]["seen_in_pretraining"]
+    assert 5 < seen < 30
+    assert f"the backbone saw {seen} of the test pictures, without labels" in result["data"]["note"]
     assert "unseen" not in result["verdict"]["sentence"]
-    assert "The backbone saw these test pictures, without their labels" in capsys.readouterr().err
+    assert f"The backbone saw {seen} of 36 test pictures, without their labels" in capsys.readouterr().err
+
+
+def test_test_pictures_that_the_probes_learn_from_are_counted(tmp_path: Path, divided: Path) -> None:
+    mixed = shutil.copytree(divided, tmp_path / "mixed")
+    for number in range(4):
+        shutil.copy(mixed / "train" / "red" / f"{number:03}.png", mixed / "test" / "red" / f"copy{number}.png")
+    result = evaluate(make_run(tmp_path / "run"), str(mixed))
+    assert result["data"]["copies_of_training"] == 4
+    assert "4 of the test pictures are exact copies" in result["data"]["note"]
 
 
 def test_the_seed_decides_the_split_and_limit_draws_before_it(tmp_path: Path, pictures: Path) -> None:

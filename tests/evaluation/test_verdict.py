@@ -91,3 +91,16 @@ def test_one_probe_alone_needs_no_correction_and_has_no_pixels() -> None:
         "Pretraining hurt: linear probe 71.2 % against 60.1 % for the same network untrained, -3.0 points "
         "(95 % interval -4.0 to -2.0; 200 unseen pictures)."
     )
+
+
+def test_raw_pixels_that_win_by_the_other_probe_are_told_too() -> None:
+    top1 = {
+        "pretrained": {"knn": 0.42, "linear": 0.40},
+        "random": {"knn": 0.34, "linear": 0.39},
+        "pixels": {"knn": 0.32, "linear": 0.45},
+    }
+    found = decide({"knn": gap(8, 1), "linear": gap(1, 2)}, top1, 1000)
+    assert found.outcome == "helped" and found.probe == "knn"
+    assert found.sentence.endswith(
+        "raw pixels reach 32.0 %, but 45.0 % by linear probe, where this backbone reaches 40.0 %."
+    )

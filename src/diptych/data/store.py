@@ -1,5 +1,6 @@
 """Pictures decoded once, resized to one size, and held in memory as bytes."""
 
+import hashlib
 import os
 import statistics
 import time
@@ -7,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ from torch import Tensor
 
 from diptych.data.decode import fit
 from diptych.data.source import BadPicture, Source
-from diptych.errors import DataError
+from diptych.errors import DataError, RunFolderError
+from diptych.runs import writing
 
 CHUNK = 32
 """Pictures a thread takes at a time: handing over single small ones would cost as much as decoding them."""
@@ -46,6 +49,14 @@ class Store:
     def read(self, indices: Tensor) -> Tensor:
         """Return the pictures at ``indices`` (``(B,)`` int64) as uint8 ``(B, 3, S, S)``."""
         return self.images[indices]
+
+    def digests(self) -> NDArray[np.uint64]:
+        """Return a 64-bit hash ``(N,)`` of each picture's pixels.
+
+        It is the same wherever the picture was read from (folder, archive, a copy under another name).
+        """
+        hashes = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in self.images.numpy())
+        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
 
 
 def build_store(
@@ -94,21 +105,25 @@ def build_store(
     return Store(images=images[: len(kept)], source_indices=torch.tensor(kept))
 
 
-def labels_of(source: Source, store: Store) -> NDArray[np.int64]:
-    """Return the labels ``(N,)`` of the pictures in ``store``, which was built from ``source``.
+def write_digests(path: Path, store: Store) -> None:
+    """Write the hashes of the pictures in ``store``, so that an evaluation can tell which ones were seen."""
+    with writing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, store.digests(), allow_pickle=False)
+
+
+def read_digests(path: Path) -> NDArray[np.uint64]:
+    """Read what ``write_digests`` wrote.
 
     Raises:
-        DataError: a picture has no label.
+        RunFolderError: it is missing or damaged.
     """
-    labels = []
-    for index in store.source_indices.tolist():
-        label = source.label(index)
-        if label is None:
-            raise DataError(
-                f"{source.name_of(index)} of {source.name} has no label; put every picture into a class folder"
-            )
-        labels.append(label)
-    return np.array(labels, dtype=np.int64)
+    try:
+        found: NDArray[np.uint64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunFolderError(
+            f"cannot read {path}, which lists the pictures of pretraining; pretrain again with --overwrite"
+        ) from error
+    return found
 
 
 def available_memory() -> int | None:

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diptych.data.open import open_data
@@ -28,8 +30,6 @@ class Sources:
     note: str
     """How they were split, for people."""
     fingerprint: str
-    whole: Source
-    """What the test pictures were taken from, before any draw or split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,6 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int)
         found=splits.note,
         note=note,
         fingerprint=splits.train.fingerprint,
-        whole=splits.test or splits.train,
     )
 
 
@@ -107,15 +106,23 @@ def read_labelled(sources: Sources, size: int, terminal: Terminal) -> Labelled:
     )
 
 
-def seen_in_pretraining(sources: Sources, fingerprint: str, limit: int | None) -> bool:
-    """Whether the test pictures, or some of them, were among the pictures of pretraining.
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Test pictures that something has met before, by their pixels: copies count, near-duplicates do not."""
 
-    Args:
-        sources: of the evaluation.
-        fingerprint: of the pictures that the run was trained on.
-        limit: the run's own ``--limit``.
-    """
-    return fingerprint in (sources.whole.fingerprint, _drawn(sources.whole, limit).fingerprint)
+    pretraining: int
+    """How many the backbone saw, without their labels, during pretraining."""
+    training: int
+    """How many the probes learn from too, labels included."""
+
+
+def overlap(pictures: Labelled, pretrained_on: NDArray[np.uint64]) -> Overlap:
+    """Count the test pictures among those of pretraining (given by their hashes) and among the probes' own."""
+    test = pictures.test.digests()
+    return Overlap(
+        pretraining=int(np.isin(test, pretrained_on).sum()),
+        training=int(np.isin(test, pictures.train.digests()).sum()),
+    )
 
 
 def _read(source: Source, size: int, bad: list[BadPicture], terminal: Terminal) -> Store:

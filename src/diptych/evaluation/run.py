@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 import torch
 
 from diptych import figures
+from diptych.data.store import read_digests
 from diptych.errors import ConfigError, suggest
 from diptych.evaluation.knn import Neighbors
-from diptych.evaluation.pictures import Labelled, Sources, open_labelled, read_labelled, seen_in_pretraining
+from diptych.evaluation.pictures import Labelled, Overlap, Sources, open_labelled, overlap, read_labelled
 from diptych.evaluation.protocols import measure_keras, measure_standard
 from diptych.evaluation.scores import difference
 from diptych.evaluation.verdict import decide, level_for
@@ -69,13 +70,14 @@ def evaluate(
     _refuse(protocol, limit, seed, name)
     name = name or default_name(data, protocol)
     folder = RunFolder.open(run)
+    folder.read_card()
     terminal.log_to(folder.log)
     backbones = {"pretrained": load(run, device), "random": random_twin(run, device)}
     sources = open_labelled(data, data_dir, limit, seed)
     terminal.say(sources.found)
-    seen = _seen(folder, sources, terminal)
     pictures = read_labelled(sources, backbones["pretrained"].preprocessing.image_size, terminal)
     _quarantine(folder, pictures, terminal)
+    met = _overlap(folder, pictures, terminal)
     terminal.say(f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on: {sources.note}")
 
     measured = (measure_keras if protocol == "keras" else measure_standard)(backbones, pictures, seed, terminal)
@@ -91,13 +93,13 @@ def evaluate(
         "diptych": metadata.version("diptych"),
         "command": _command(run, data, data_dir, protocol, limit, seed, name),
         "run": str(run),
-        "data": _describe(sources, pictures, seen),
+        "data": _describe(sources, pictures, met),
         "protocol": protocol,
         "settings": measured.settings,
         "seed": seed,
         "contenders": {c: {probe: s.to_dict() for probe, s in probes.items()} for c, probes in scores.items()},
         "differences": {probe: d.to_dict() for probe, d in differences.items()},
-        "verdict": decide(differences, top1, len(pictures.test), unseen=not seen).to_dict(),
+        "verdict": decide(differences, top1, len(pictures.test), unseen=not met.pretraining).to_dict(),
         "seconds": round(time.monotonic() - started, 2),
     }
     path = folder.evaluation / f"{name}.json"
@@ -132,12 +134,15 @@ def _refuse(protocol: str, limit: int | None, seed: int, name: str | None) -> No
         raise ConfigError(f"--name may hold letters, digits, - and _ alone, not '{name}'")
 
 
-def _seen(folder: RunFolder, sources: Sources, terminal: Terminal) -> bool:
-    card = folder.read_card()
-    seen = seen_in_pretraining(sources, card["data"]["fingerprint"], card["config"].get("limit"))
-    if seen:
-        terminal.say("The backbone saw these test pictures, without their labels, during pretraining")
-    return seen
+def _overlap(folder: RunFolder, pictures: Labelled, terminal: Terminal) -> Overlap:
+    """Find what was met before, and say so."""
+    found = overlap(pictures, read_digests(folder.pictures))
+    total = f"of {len(pictures.test):,} test pictures"
+    if found.pretraining:
+        terminal.say(f"The backbone saw {found.pretraining:,} {total}, without their labels, during pretraining")
+    if found.training:
+        terminal.say(f"{found.training:,} {total} are exact copies of pictures that the probes learn from")
+    return found
 
 
 def _quarantine(folder: RunFolder, pictures: Labelled, terminal: Terminal) -> None:
@@ -169,17 +174,22 @@ def _draw_neighbors(path: Path, pictures: Labelled, neighbors: Neighbors, seed: 
     )
 
 
-def _describe(sources: Sources, pictures: Labelled, seen: bool) -> dict[str, Any]:
+def _describe(sources: Sources, pictures: Labelled, met: Overlap) -> dict[str, Any]:
+    note = sources.note
+    if met.pretraining:
+        note += f"; the backbone saw {met.pretraining:,} of the test pictures, without labels, during pretraining"
+    if met.training:
+        note += f"; {met.training:,} of the test pictures are exact copies of training pictures"
     return {
         "name": sources.name,
-        "note": sources.note
-        + ("; the backbone saw these pictures, without labels, during pretraining" if seen else ""),
+        "note": note,
         "train_pictures": len(pictures.train),
         "test_pictures": len(pictures.test),
         "skipped": len(pictures.bad),
         "classes": list(pictures.classes),
         "fingerprint": sources.fingerprint,
-        "seen_in_pretraining": seen,
+        "seen_in_pretraining": met.pretraining,
+        "copies_of_training": met.training,
     }
 
 

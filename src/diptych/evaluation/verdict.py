@@ -72,6 +72,13 @@ def decide(
         sentence, by = f"{_OPENINGS[outcome]}: {_compare(quoted, d, top1, basis)}", ""
     if "pixels" in top1:
         sentence += _pixels(top1["pretrained"][quoted], top1["pixels"][quoted], by)
+        for probe in differences.keys() - {quoted}:
+            if (
+                top1["pixels"][probe] >= top1["pretrained"][probe]
+                and top1["pixels"][quoted] < top1["pretrained"][quoted]
+            ):
+                ours, theirs = (_percent(top1[contender][probe]) for contender in ("pretrained", "pixels"))
+                sentence += f", but {theirs} by {PROBE_NAMES[probe]}, where this backbone reaches {ours}"
     sentence += "."
     return Verdict(
         outcome=outcome, sentence=sentence, probe=quoted, points=d.points, interval=(d.low, d.high), level=d.level

@@ -16,6 +16,11 @@ class MethodConfig(Protocol):
         """The key in ``METHODS``."""
         ...
 
+    @property
+    def heads(self) -> str:
+        """What stands on the backbone, for people: ``projector 2 × 2048, predictor 512``."""
+        ...
+
     def build(self, backbone: nn.Module, num_features: int) -> "Method":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
         ...

@@ -45,6 +45,11 @@ class SimSiamConfig:
             if getattr(self, option) < 2:
                 raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
 
+    @property
+    def heads(self) -> str:
+        """What stands on the backbone, for people."""
+        return f"projector {self.projector_layers} × {self.projector_width}, predictor {self.predictor_width}"
+
     def build(self, backbone: nn.Module, num_features: int) -> "SimSiam":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
         return SimSiam(self, backbone, num_features)

@@ -50,7 +50,7 @@ def simsiam(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> 
     epochs = choose("epochs", fitting, f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs")
     steps = epochs * (facts.count // batch_size)
     if steps < SHORT:
-        choose("lr", 1.0, f"only {steps:,} steps: high rates won by far within such a budget (docs/results.md)")
+        choose("lr", 1.0, f"only {steps:,} steps: high rates won by far where 390 were measured (docs/results.md)")
     else:
         choose("lr", 0.05, f"{steps:,} steps: the paper's")
     if facts.bf16:

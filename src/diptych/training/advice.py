@@ -49,7 +49,7 @@ def _mean(records: Sequence[dict[str, Any]], key: str) -> float:
 
 
 def _advice(config: RunConfig) -> str:
-    views, optim, method = config.views, config.optim, config.method
+    views, optim = config.views, config.optim
     crop = "crops keep the scale"
     if views.crop == "resized":
         crop = f"--crop-scale is {views.crop_scale[0]:g} {views.crop_scale[1]:g}"
@@ -59,5 +59,5 @@ def _advice(config: RunConfig) -> str:
         f"{views.grayscale:g}, blur {views.blur:g}; (2) the learning rate and its schedule: the peak is "
         f"{optim.peak_lr(config.train.batch_size):.3g} after {optim.warmup_epochs:g} epochs of warm-up, momentum "
         f"{optim.momentum:g}, weight decay {optim.weight_decay:g}; (3) backbone and heads: {config.backbone}, "
-        f"projector {method.projector_layers} × {method.projector_width}, predictor {method.predictor_width}."
+        f"{config.method.heads}."
     )

@@ -13,7 +13,7 @@ from diptych.data.loader import Loader
 from diptych.data.open import open_data
 from diptych.data.source import BadPicture, Source
 from diptych.data.split import draw
-from diptych.data.store import Store, build_store
+from diptych.data.store import Store, build_store, write_digests
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
 from diptych.errors import RunFolderError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
@@ -80,6 +80,7 @@ def pretrain(
             for picture in bad:
                 run.append(run.quarantine, {"name": picture.name, "reason": picture.reason, "during": "pretrain"})
             write_json(run.config, run_card(order, source, note, store, bad, where, world))
+            write_digests(run.pictures, store)
             figures.view_pairs(run.views, *_some_views(order.config, store))
         barrier(world)
         return _train(run, order.config, store, Progress(step=0), None, where, world, terminal)
@@ -109,6 +110,13 @@ def resume(
             raise RunFolderError(
                 f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out"
             )
+        if (begun_with := card["hardware"]["processes"]) != world.size:
+            raise RunFolderError(
+                f"{run.path} was begun with {begun_with} process{'es' if begun_with > 1 else ''}, and another number "
+                f"would not go on to the same loss curve: resume it with `torchrun --nproc-per-node N` so that N "
+                f"processes in all are {begun_with}"
+            )
+        where = pick_device(device, world)
         point = checkpoint.load(run.checkpoints / "last")
         source, _, store, _ = _read_pictures(saved, terminal)
         if source.fingerprint != card["data"]["fingerprint"]:
@@ -120,7 +128,7 @@ def resume(
             run.keep_metrics_before(point.progress.step)
         barrier(world)
         terminal.say(f"Going on with {run.path} from step {point.progress.step}")
-        return _train(run, saved, store, point.progress, point, pick_device(device, world), world, terminal)
+        return _train(run, saved, store, point.progress, point, where, world, terminal)
 
 
 def _voice(terminal: Terminal | None, world: World) -> Terminal:
@@ -128,7 +136,7 @@ def _voice(terminal: Terminal | None, world: World) -> Terminal:
 
 
 def _read_pictures(config: RunConfig, terminal: Terminal) -> tuple[Source, str, Store, list[BadPicture]]:
-    splits = open_data(config.data, config.data_dir)
+    splits = open_data(config.data, config.data_dir, on_download=terminal.downloading())
     source = splits.train if config.limit is None else draw(splits.train, config.limit)
     if splits.note:
         terminal.say(splits.note)
@@ -183,7 +191,8 @@ def _train(
             world=world,
             recorder=recorder,
         )
-        progress, status = train(parts, progress, stop)
+        with torch.random.fork_rng(devices=[]):  # the host program's own random numbers go on as they would have
+            progress, status = train(parts, progress, stop)
     if status != "interrupted" and config.train.patience:
         barrier(world)  # the first process has written it by then
         method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
@@ -247,6 +256,7 @@ def sample_views(config: RunConfig) -> tuple[Tensor, list[Tensor]]:
         DataError: the pictures cannot be found or read.
     """
     source = open_data(config.data, config.data_dir).train
+    source = source if config.limit is None else draw(source, config.limit)
     few = draw(source, min(SHOWN_PAIRS, len(source)), config.train.seed)
     return _some_views(config, build_store(few, config.image_size, lambda bad: None))
 

@@ -1,10 +1,12 @@
 """Two stochastic views of one batch: every decision drawn for every picture, then batched operations.
 
 The defaults are SimSiam's ImageNet augmentation (arXiv 2011.10566, section 4; MoCo v2's, arXiv 2003.04297), with
-torchvision's sampling laws. Deviations: the Gaussian kernel is cut at three times its largest sigma, where Pillow
-approximates one of unlimited width; brightness_mode "add" with jitter_order "fixed" follows the TensorFlow code of the
-Keras SimSiam example in law and order, but contrast and saturation stay torchvision's (TensorFlow moves each channel
-from its own mean, and scales the saturation of HSV), and every change is clamped to 0..1, not only the last.
+torchvision's sampling laws. Deviations: boxes are cut from the stored picture, which is the centred square at the
+view's own size, so that a view of a small box is less sharp than the paper's; the Gaussian kernel is cut at three times
+its largest sigma, where Pillow approximates one of unlimited width; brightness_mode "add" with jitter_order "fixed"
+follows the TensorFlow code of the Keras SimSiam example in law and order, but contrast and saturation stay
+torchvision's (TensorFlow moves each channel from its own mean, and scales the saturation of HSV), and every change is
+clamped to 0..1, not only the last.
 """
 
 import math
