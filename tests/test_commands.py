@@ -169,7 +169,10 @@ MISTAKES = [
     (("preview",), "say what to learn from: `diptych preview DATA --out FILE.png`"),
     (("preview", "PICTURES", "--epochs", "x"), "--epochs cannot be 'x': type `diptych preview DATA"),
     (("preview", "PICTURES", "--recipe", "simsaim"), "unknown recipe 'simsaim'; did you mean 'simsiam'?"),
-    (("preview", "PICTURES", "--out", "PICTURES"), "cannot write PICTURES (Is a directory)"),
+    (
+        ("preview", "PICTURES", "--out", "PICTURES"),
+        "PICTURES is there already, and diptych did not draw it",
+    ),
     (("report",), "`diptych report RUN`"),
     (("report", "RUN", "more"), "unexpected word 'more': type `diptych report RUN`"),
     (("report", "NOTHING"), "there is no run folder NOTHING"),

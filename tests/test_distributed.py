@@ -4,12 +4,13 @@ import sys
 
 import pytest
 import torch
-from tiny import FLAGS, flat, lines
+from tiny import FLAGS, flat, lines, tree
 
 from diptych.data.loader import Loader
 from diptych.data.store import Store
 from diptych.distributed import World, any_rank, barrier, joined, mean_over_ranks, pick_device, wrapped
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, RunFolderError
+from diptych.training.run import resume
 
 CPU = torch.device("cpu")
 
@@ -123,7 +124,7 @@ def test_two_processes_train_one_run(run):
     left = {path.name for path in out.iterdir()}
     assert left == {
         *(".diptych-run", "run.json", "metrics.jsonl", "checkpoints", "backbone.safetensors", "backbone.json"),
-        *("views.png", "loss.png", "log.txt", "report.html"),
+        *("views.png", "loss.png", "log.txt", "report.html", "pictures.npy"),
     }
 
 
@@ -134,3 +135,11 @@ def test_only_one_of_two_processes_speaks(run):
         starting = [line for line in done.stderr.splitlines() if line.startswith(said)]
         assert len(starting) == len(set(starting)), said
     assert "in 2 processes" in done.stderr
+
+
+def test_a_run_of_two_processes_is_not_gone_on_with_alone(run):
+    out, _ = run
+    before = tree(out)
+    with pytest.raises(RunFolderError, match="was begun with 2 processes, .*torchrun --nproc-per-node N"):
+        resume(out)
+    assert tree(out) == before

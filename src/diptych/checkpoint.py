@@ -5,6 +5,7 @@ generator; read with ``weights_only=True``) and ``meta.json`` (step, loss, and t
 is written under a temporary name and renamed; only then does the link ``last`` move to it.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -69,8 +70,8 @@ def save(folder: Path, weights: dict[str, Tensor], state: dict[str, Any], progre
             os.rename(temporary, final)
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, RuntimeError):  # how torch.save reports a full disk
-                raise OSError(28, str(error)) from error
+            if isinstance(error, RuntimeError) and "write" in str(error):  # how torch.save reports a full disk
+                raise OSError(errno.ENOSPC, str(error)) from error
             raise
         sync_folder(folder)
         for link in ("best", "last") if best else ("last",):  # `best` first: `last` must never know of one that is not
@@ -137,10 +138,10 @@ def _damaged(path: Path, name: str) -> RunFolderError:
     """Say what is damaged, and how to go on: from another complete checkpoint, or from the beginning."""
     damaged = path.resolve()
     said = f"checkpoint {damaged} is damaged ({name} is cut short or altered)"
-    others = sorted(p for p in damaged.parent.glob("step-*") if p != damaged)
+    others = sorted((p for p in damaged.parent.glob("step-*") if p != damaged), key=lambda p: int(p.name[5:]))
     if not others:
         return RunFolderError(f"{said}; it is the only one, so start again with --overwrite")
-    relink = typed("ln -sfn", others[-1].name, damaged.parent / "last")
+    relink = typed("ln -sfn", others[-1].name, damaged.parent / (path.name if path.is_symlink() else "last"))
     return RunFolderError(f"{said}; to go on from the one before it, type {relink} and resume again")
 
 

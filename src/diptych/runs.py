@@ -63,8 +63,8 @@ def writing_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunFolderError(
-                f"the disk is full: {path} was not written and what was there is untouched; free some space, then "
-                "continue with `diptych pretrain --resume RUN`"
+                f"the disk is full: {path} was not written and what was there is untouched; free some space and type "
+                "the command again (a run with a checkpoint goes on with `diptych pretrain --resume RUN`)"
             ) from error
         raise RunFolderError(f"cannot write {path} ({error.strerror}); choose another folder with --out") from error
 

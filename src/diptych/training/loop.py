@@ -70,7 +70,7 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
                 output = parts.model(views)
             loss = float(mean_over_ranks(output.loss.detach(), world))
             if not math.isfinite(loss):  # what is not finite on one process makes the mean so on all: none goes on
-                raise UserError(_not_finite(step, parts.config))
+                raise UserError(_not_finite(step, parts))
             parts.optimizer.zero_grad(set_to_none=True)
             output.loss.backward()
             lr = warmup_cosine(step, steps=steps, warmup_steps=warmup_steps, peak=peak)
@@ -120,8 +120,10 @@ def save(parts: Parts, progress: Progress, *, best: bool = False) -> float:
     return time.monotonic()
 
 
-def _not_finite(step: int, config: RunConfig) -> str:
+def _not_finite(step: int, parts: Parts) -> str:
+    config = parts.config
+    kept = "; the last checkpoint is kept" if (parts.run.checkpoints / "last").exists() else ""
     return (
         f"the loss is not a finite number at step {step}: try a lower --lr (now {config.optim.lr}) or a longer "
-        f"--warmup-epochs (now {config.optim.warmup_epochs:g}) with a new --out; the last checkpoint is kept"
+        f"--warmup-epochs (now {config.optim.warmup_epochs:g}) with a new --out{kept}"
     )

@@ -15,7 +15,7 @@ from diptych.data.source import BadPicture, Source
 from diptych.data.split import draw
 from diptych.data.store import Store, build_store, write_digests
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
-from diptych.errors import RunFolderError
+from diptych.errors import RunFolderError, UserError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.methods import Method
 from diptych.optim.sgd import build_optimizer
@@ -197,6 +197,11 @@ def _train(
         barrier(world)  # the first process has written it by then
         method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
         terminal.say("Restored the weights of the epoch with the lowest loss")
+    if not all(weight.isfinite().all() for weight in method.state_dict().values()):
+        raise UserError(
+            f"the last step left weights that are not finite numbers: no backbone is written; try a lower --lr (now "
+            f"{config.optim.lr}) with a new --out"
+        )
     result = _result(run, recorder, progress, status, loader.steps_per_epoch)
     if point and progress.step == point.progress.step and (before := run.read_card()["result"]):
         # No step was left to take: what the run had come to stands.
