@@ -13,7 +13,7 @@ venv: .venv/installed
 	touch $@
 
 demo: venv
-	$(BIN)/diptych pretrain photos --out runs/demo --epochs 8 --overwrite
+	$(BIN)/diptych pretrain photos --out runs/demo --epochs 10 --overwrite
 	$(BIN)/diptych evaluate runs/demo photos
 	@echo "Open runs/demo/report.html in a browser."
 

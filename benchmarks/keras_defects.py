@@ -2,9 +2,9 @@
 
     python benchmarks/keras_defects.py cifar10.zip runs/defects [NAME ...]
 
-Every variant sees the same 10,000 CIFAR-10 training pictures twice, in bfloat16 (two epochs instead of five, and half the
-precision: minutes a variant), and is scored on all 10,000 test pictures by kNN and by a linear probe trained to convergence
-on these 10,000. Prints a line of JSON a variant.
+Every variant sees the same 10,000 CIFAR-10 training pictures twice, in bfloat16 (two epochs instead of five, and half
+the precision: minutes a variant), and is scored on all 10,000 test pictures by kNN and by a linear probe trained to
+convergence on these 10,000. Prints a line of JSON a variant.
 """
 
 import json

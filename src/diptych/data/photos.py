@@ -27,13 +27,13 @@ from diptych.seeding import generator
 PATCH = 32
 """Pixels a side."""
 TRAIN_PER_PHOTO = 120
-TEST_PER_PHOTO = 60
+TEST_PER_PHOTO = 100
 """At most; small photographs and those with little content give fewer."""
 LONGEST_SIDE = 640
 """Pixels; larger photographs are made smaller."""
-BLOCK = 3 * PATCH
+BLOCK = 5 * PATCH
 """Pixels a side of a test block."""
-PERIOD = 2 * BLOCK
+PERIOD = 8 * PATCH
 """Pixels from one test block to the next."""
 MARGIN = PATCH // 2
 """Pixels between a test block and the nearest training patch."""
