@@ -1,4 +1,4 @@
-"""What `make demo` promises: a verdict of "helped" whose two intervals lie apart by the linear probe, whatever the seed."""
+"""What `make demo` promises: "helped", and two intervals that lie apart by the linear probe, whatever the seed."""
 
 import re
 from pathlib import Path
