@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test test-slow lint clean
+.PHONY: venv demo test test-slow lint bench clean
 
 venv: .venv/installed
 
@@ -28,5 +28,17 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The peers that we are compared with live in a venv of their own.
+bench: .bench/installed
+	.bench/bin/python benchmarks/views.py
+	.bench/bin/python benchmarks/epochs.py
+	.bench/bin/python benchmarks/audit.py
+
+.bench/installed: pyproject.toml
+	$(PYTHON) -m venv .bench
+	.bench/bin/pip install --quiet --upgrade pip
+	.bench/bin/pip install --quiet --editable '.[fast]' torchvision lightly kornia
+	touch $@
+
 clean:
-	rm -rf .venv runs build
+	rm -rf .venv .bench runs audits build

@@ -7,7 +7,7 @@ import torch
 from tiny import FLAGS, flat, lines, tree
 
 from diptych.data.loader import Loader
-from diptych.data.store import Store
+from diptych.data.memory_store import MemoryStore
 from diptych.distributed import World, any_rank, barrier, joined, mean_over_ranks, pick_device, wrapped
 from diptych.errors import ConfigError, RunFolderError
 from diptych.training.run import resume
@@ -53,12 +53,12 @@ import json, sys
 import torch
 from torch import nn
 from diptych.data.loader import Loader
-from diptych.data.store import Store
+from diptych.data.memory_store import MemoryStore
 from diptych.distributed import any_rank, barrier, joined, mean_over_ranks, wrapped
 
 with joined() as world:
     cpu = torch.device("cpu")
-    store = Store(images=torch.zeros(14, 3, 2, 2, dtype=torch.uint8), source_indices=torch.arange(14))
+    store = MemoryStore(images=torch.zeros(14, 3, 2, 2, dtype=torch.uint8), source_indices=torch.arange(14))
     loader = Loader(store, 4, seed=7, rank=world.rank, world=world.size)
     torch.manual_seed(world.rank)  # weights that differ, until they are wrapped
     model = wrapped(nn.Linear(1, 1, bias=False), world)
@@ -88,7 +88,7 @@ def test_two_processes_act_as_one(tmp_path):
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert (first["world"], second["world"]) == ([0, 2, 0, True], [1, 2, 1, False])
     # each batch of both is the batch that one process would have had
-    store = Store(images=torch.zeros(14, 3, 2, 2, dtype=torch.uint8), source_indices=torch.arange(14))
+    store = MemoryStore(images=torch.zeros(14, 3, 2, 2, dtype=torch.uint8), source_indices=torch.arange(14))
     alone = Loader(store, 4, seed=7)
     for epoch in range(2):
         pairs = zip(first["batches"][epoch], second["batches"][epoch], strict=True)

@@ -40,6 +40,62 @@ def test_view_pairs_of_any_number_and_size(tmp_path, count, views, size):
     assert drawn[0, -1, 3] == 0  # transparent, for light and dark pages
 
 
+def solid(count, side, *colour):
+    return torch.tensor(colour)[None, :, None, None].expand(count, -1, side, side)
+
+
+def test_local_views_are_drawn_smaller_two_above_each_other_and_named_once(tmp_path):
+    large, local = [solid(2, 32, 1.0, 0.0, 0.0)] * 2, [solid(2, 16, 0.0, 0.0, 1.0)] * 3
+    figures.view_pairs(tmp_path / "v.png", pictures(2, 3, 32, 32), large + local)
+    drawn = pixels(tmp_path / "v.png")
+    red, blue = ((drawn == (*colour, 255)).all(axis=2) for colour in ((255, 0, 0), (0, 0, 255)))
+    assert red.sum() == 2 * 2 * 160**2
+    assert blue.sum() == 2 * 3 * 80**2
+    rows, columns = blue.nonzero()
+    # Two rows of pictures, each with two squares above each other; the third stands beside.
+    assert len(np.unique(columns)) == 2 * 80 and columns.min() > red.nonzero()[1].max()
+    assert len(np.unique(rows)) == 2 * 2 * 80
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 13])
+def test_other_channels_than_three_can_be_seen(tmp_path, channels):
+    for dtype in (torch.uint8, torch.uint16, torch.float32):
+        originals = pictures(2, channels, 24, 24).to(dtype)
+        figures.view_pairs(tmp_path / "v.png", originals, [torch.rand(2, channels, 24, 24)] * 2)
+        drawn = pixels(tmp_path / "v.png")
+        cell = drawn[31 : 31 + 168, :168, :3]
+        assert cell.min() == 0 and cell.max() == 255
+        assert (cell == cell[:, :, :1]).all() == (channels < 3)
+
+
+def test_deep_pictures_of_few_values_fill_the_range_and_say_so(tmp_path):
+    twelve_bits = pictures(2, 1, 24, 24).to(torch.uint16)
+    views = [twelve_bits.float() / 65535] * 2
+    figures.view_pairs(tmp_path / "v.png", twelve_bits, views)
+    drawn = pixels(tmp_path / "v.png")
+    side = 7 * 24
+    original, view = drawn[31 : 31 + side, :side], drawn[31 : 31 + side, side + 14 : 2 * side + 14]
+    assert np.abs(original.astype(int) - view).max() <= 1 and original[..., 0].std() > 50
+    figures.view_pairs(tmp_path / "8.png", twelve_bits.to(torch.uint8), views)
+    assert drawn.shape[0] > pixels(tmp_path / "8.png").shape[0]  # a line more: the caption
+
+
+def test_a_sheet_shows_every_policy(tmp_path):
+    colours = [(1.0, 0.0, 0.0), (0.0, 0.0, 1.0)]
+    rows = [
+        ("natural", "Photographs.", pictures(3, 3, 32, 32), [solid(3, 32, *colours[0])] * 2),
+        ("a policy $of$ mine", "Never. " * 50, pictures(1, 3, 32, 32), [solid(1, 32, *colours[1])] * 2),
+    ]
+    figures.policy_sheet(tmp_path / "sheet.png", rows)
+    drawn = pixels(tmp_path / "sheet.png")
+    red, blue = ((drawn[..., :3] == np.array(colour) * 255).all(axis=2) & (drawn[..., 3] == 255) for colour in colours)
+    assert (red.sum(), blue.sum()) == (3 * 2 * 160**2, 2 * 160**2)
+    assert red.nonzero()[0].max() < blue.nonzero()[0].min()
+    ink = (drawn[..., 3] > 0) & (drawn[..., 0] == 0x7A)
+    assert ink[:25].any() and ink[25:50].any()  # the name, and when to choose it
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_views_may_be_smaller_than_the_originals(tmp_path):
     figures.view_pairs(tmp_path / "v.png", pictures(2, 3, 64, 48), [torch.rand(2, 3, 32, 32)] * 2)
     assert pixels(tmp_path / "v.png").any()

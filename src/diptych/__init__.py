@@ -4,10 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diptych.api import FrozenBackbone, RunResult, evaluate, load, pretrain, preview, report, resume
+    from diptych.api import FrozenBackbone, RunResult, audit, evaluate, load, pretrain, preview, report, resume
     from diptych.errors import UserError
 
-__all__ = ["FrozenBackbone", "RunResult", "UserError", "evaluate", "load", "pretrain", "preview", "report", "resume"]
+__all__ = [
+    "FrozenBackbone",
+    "RunResult",
+    "UserError",
+    "audit",
+    "evaluate",
+    "load",
+    "pretrain",
+    "preview",
+    "report",
+    "resume",
+]
 
 
 def __getattr__(name: str) -> Any:

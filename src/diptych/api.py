@@ -14,22 +14,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from diptych.auditing.run import audit as _audit
 from diptych.config import flatten, to_dict, with_settings
 from diptych.distributed import is_main
 from diptych.errors import DataError
+from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
-from diptych.figures import is_ours, view_pairs
+from diptych.figures import is_ours, policy_sheet, view_pairs
 from diptych.frozen import FrozenBackbone, load
 from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe
 from diptych.reports.render import write_report
 from diptych.training.config import RunConfig
-from diptych.training.order import Order, flags
+from diptych.training.order import Order, fitted_to_pixels, flags
 from diptych.training.run import RunResult, sample_views
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
+from diptych.views.policies import POLICIES
 
-__all__ = ["FrozenBackbone", "RunResult", "evaluate", "load", "order", "pretrain", "preview", "report", "resume"]
+__all__ = [
+    "FrozenBackbone",
+    "RunResult",
+    "audit",
+    "evaluate",
+    "load",
+    "order",
+    "pretrain",
+    "preview",
+    "report",
+    "resume",
+]
 
 Setting = str | int | float | bool | None | tuple[float, ...]
 
@@ -41,12 +55,12 @@ def order(recipe_name: str, data: str | Path, out: str | Path | None, settings: 
         UserError: an unknown recipe or setting, a value out of range, or pictures that cannot be read.
     """
     base = recipe(recipe_name, str(data), settings)
-    config = with_settings(base.config, settings)
+    config, adaptations = fitted_to_pixels(with_settings(base.config, settings), settings)
     values = {name.rpartition(".")[2]: value for name, value in flatten(to_dict(config)).items()}
     given = flags({name: value for name, value in values.items() if name in settings})
     where = ["--out", str(out)] if out else []
     command = shlex.join(["diptych", "pretrain", str(data), *where, "--recipe", base.recipe, *given])
-    return replace(base, config=config, command=command)
+    return replace(base, config=config, command=command, choices=[*base.choices, *adaptations])
 
 
 def pretrain(
@@ -115,7 +129,7 @@ def evaluate(
 
     Args:
         run: a finished run.
-        data: labelled pictures: class subfolders, an archive of them, a CSV ``file,label``, ``cifar10`` or ``photos``.
+        data: labelled pictures: class subfolders, an archive of them, a CSV ``path,label``, ``cifar10`` or ``photos``.
         data_dir: where the archive of a named data set lies.
         protocol: ``standard``, or the Keras example's own linear probe, ``keras``.
         limit: use this many pictures of each split, drawn by a fixed seed.
@@ -145,6 +159,28 @@ def evaluate(
     return result
 
 
+def audit(
+    data: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, terminal: Terminal | None = None
+) -> dict[str, Any]:
+    """Say what a set of pictures holds: counts, formats, broken files, duplicates, classes; before any training.
+
+    Args:
+        data: as for ``pretrain``, save tar shards.
+        out: the folder for ``audit.html``, ``audit.json`` and the index that makes the next audit quick;
+            ``audits/NAME`` if None.
+        data_dir: where the archive of a named data set lies.
+        terminal: where to speak; silent if None.
+
+    Returns:
+        What ``audit.json`` holds.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    place = Path(out) if out else Path("audits") / default_name(str(data), "standard")
+    return _audit(str(data), place, data_dir=data_dir, terminal=terminal or Terminal(quiet=True))
+
+
 def report(run: str | Path) -> Path:
     """Rewrite ``RUN/report.html`` from what lies in the run folder; returns its path."""
     return write_report(run)
@@ -165,10 +201,29 @@ def preview(data: str | Path, out: str | Path, *, recipe: str = DEFAULT, **setti
     return draw_views(order(recipe, data, None, settings), out)
 
 
+def draw_policies(asked: Order, out: str | Path) -> Path:
+    """Draw the views of every policy, on the pictures of an order, into the PNG file ``out``; returns its path."""
+    path = _drawable(out)
+    rows = []
+    for name, policy in POLICIES.items():
+        config = with_settings(asked.config, {"policy": name, **policy.values})
+        config, _ = fitted_to_pixels(config, {})
+        _, pictures, views = sample_views(config)
+        rows.append((name, policy.sentence, pictures, views))
+    policy_sheet(path, rows)
+    return path
+
+
 def draw_views(asked: Order, out: str | Path) -> Path:
     """Draw the views of a complete order into the PNG file ``out``; returns its path."""
+    path = _drawable(out)
+    _, pictures, views = sample_views(asked.config)
+    view_pairs(path, pictures, views)
+    return path
+
+
+def _drawable(out: str | Path) -> Path:
     path = Path(out)
     if path.exists() and not is_ours(path):
         raise DataError(f"{path} is there already, and diptych did not draw it: choose another --out")
-    view_pairs(path, *sample_views(asked.config))
     return path

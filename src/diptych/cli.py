@@ -10,14 +10,15 @@ from importlib import import_module, metadata
 
 from diptych.errors import UserError, suggest
 
-COMMANDS = ("pretrain", "evaluate", "preview", "report", "recipes")
+COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "recipes")
 
 USAGE = """\
 diptych: learn image representations from unlabeled pictures, and prove whether it helped.
 
-  diptych pretrain DATA --out RUN       learn from a folder, .zip or .tar of pictures, or cifar10, or photos
+  diptych audit DATA                    what is there? broken files, duplicates, formats, sizes, classes
+  diptych preview DATA --out FILE.png   look at the views before training
+  diptych pretrain DATA --out RUN       learn from a folder, archive, list or shards of pictures, cifar10 or photos
   diptych evaluate RUN LABELLED         did it help? against the same network untrained, and raw pixels
-  diptych preview DATA --out FILE.png   look at the two views before training
   diptych report RUN                    rewrite RUN/report.html
   diptych recipes                       the recipes: what each is for, what it was measured to do
 

@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from diptych import api
+from diptych.auditing.summary import as_text as audit_as_text
 from diptych.config import flatten, to_dict
 from diptych.distributed import is_main
 from diptych.errors import UserError, suggest, typed
@@ -33,12 +34,37 @@ Folder = Annotated[str | None, arg(metavar="FOLDER")]
 Switch = Annotated[bool, FlagCreatePairsOff]
 
 USAGE = {
+    "audit": "diptych audit DATA",
     "pretrain": "diptych pretrain DATA --out RUN",
     "evaluate": "diptych evaluate RUN DATA",
     "preview": "diptych preview DATA --out FILE.png",
     "report": "diptych report RUN",
     "recipes": "diptych recipes",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditArgs:
+    """What is there? Counts, formats, broken files, duplicates, classes: before any training."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """A folder, archive or list of pictures, hub:NAME, cifar10 or photos."""
+    out: Folder = None
+    """Where the page, the JSON and the index go; audits/NAME if not given."""
+    data_dir: Folder = None
+    """Where the archive of a named data set lies."""
+    seed: int = 0
+    """Accepted by every command; an audit draws nothing at random."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def audit(words: list[str]) -> int:
+    """Run `diptych audit`; returns the exit code."""
+    args = _parse("audit", AuditArgs, words)
+    result = api.audit(args.data, args.out, data_dir=args.data_dir, terminal=Terminal())
+    _print(args.json, result, audit_as_text(result))
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +124,8 @@ def _order(command: str, recipe: str | None, words: list[str], out: str | None, 
     config = _parse(command, RunConfig, words, skeleton(name), beside)
     if not config.data:
         raise UserError(
-            f"say what to learn from: `{USAGE[command]}`, with a folder, a .zip, a .tar, a .csv, cifar10 or photos"
+            f"say what to learn from: `{USAGE[command]}`, with a folder, archive, list or shards of pictures, "
+            "hub:NAME, cifar10 or photos"
         )
     given = {re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in words if word[:2] == "--"}
     values = {key.rpartition(".")[2]: value for key, value in flatten(to_dict(config)).items()}
@@ -122,7 +149,7 @@ class EvaluateArgs:
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A finished run."""
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    """Labelled pictures: class subfolders, an archive of them, a CSV `file,label`, cifar10 or photos."""
+    """Labelled pictures: class subfolders, an archive of them, a CSV `path,label`, hub:NAME, cifar10 or photos."""
     data_dir: Folder = None
     """Where the archive of a named data set lies."""
     protocol: Literal["standard", "keras"] = "standard"
@@ -165,6 +192,8 @@ class PreviewArgs:
     """The PNG file to write."""
     recipe: Name = None
     """The recipe whose views are drawn; `simsiam` without one."""
+    policies: Switch = False
+    """Draw the views of every policy, one below the other."""
     json: Switch = False
     """Print the result as JSON on standard output."""
 
@@ -174,7 +203,8 @@ def preview(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         return _help_with_config("preview", PreviewArgs)
     args, rest = _parse_known("preview", PreviewArgs, words)
-    path = api.draw_views(_order("preview", args.recipe, rest, None, PreviewArgs), args.out)
+    draw = api.draw_policies if args.policies else api.draw_views
+    path = draw(_order("preview", args.recipe, rest, None, PreviewArgs), args.out)
     _print(args.json, {"views": str(path)}, str(path))
     return 0
 

@@ -97,6 +97,15 @@ def any_rank(flag: bool | Tensor, device: torch.device, world: World) -> bool:
     return bool(shared.item())
 
 
+def greatest(value: int, world: World) -> int:
+    """Return the greatest of all processes' values."""
+    if world.size == 1:
+        return value
+    shared = torch.tensor([value])
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared.item())
+
+
 def mean_over_ranks(value: Tensor, world: World) -> Tensor:
     """Mean of a scalar over all processes."""
     if world.size == 1:

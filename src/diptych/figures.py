@@ -6,6 +6,7 @@ and their captions mid grey, so that they read on light and dark pages alike.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +28,8 @@ DPI = 128
 """A power of two: pixels / DPI * DPI is exact, so no row or column of pixels is lost to rounding."""
 CELL = 160
 """Pixels a side that a picture gets, about."""
+SHEET = 1100
+"""Pixels across that a sheet of several groups takes at most."""
 TEXT = 17
 """Height of the letters' em, in pixels."""
 INK, AGREES, DIFFERS = "#7a7a7a", "#2a9d63", "#d64550"
@@ -37,29 +40,42 @@ MISSING = "▯"
 
 
 def view_pairs(path: Path, originals: Pictures, views: Sequence[Pictures]) -> None:
-    """Draw pictures beside their views, one group ``original | view 1 | view 2`` a picture, as a PNG.
+    """Draw pictures beside their views, one group ``original | view 1 | view 2 | local views`` a picture, as a PNG.
 
     Args:
         path: of the PNG, written whole or not at all.
-        originals: ``(n, 3, H, W)`` uint8, 0..255, n ≥ 1.
-        views: two or more, each ``(n, 3, h, w)`` float, 0..1; row i belongs to original i.
+        originals: ``(n, C, H, W)`` uint8, uint16 or float32 of any range, n ≥ 1.
+        views: two or more, each ``(n, C, h, w)`` float, 0..1; row i belongs to original i. Those that are smaller than
+            the first are drawn as much smaller.
     """
-    columns = [_as_uint8(pictures) for pictures in (originals, *views)]
-    names = ["original", *(f"view {number}" for number in range(1, len(columns)))]
-    count, cell = len(columns[0]), _cell(columns[0])
-    groups = min(count, max(1, 6 // len(columns)))
-    rows = math.ceil(count / groups)
-    # The original stands a little apart; the views hang together like the panels of a diptych.
-    offsets = [0, *(cell + 14 + number * (cell + 4) for number in range(len(columns) - 1))]
-    group, header, row = offsets[-1] + cell, TEXT + 14, cell + 14
-    canvas = _Canvas(groups * (group + 44) - 44, header + rows * row - 14)
-    for place in range(count):
-        top, left = header + place // groups * row, place % groups * (group + 44)
-        for pictures, offset in zip(columns, offsets, strict=True):
-            canvas.paste(pictures[place], left + offset, top, cell)
-    for left in range(0, groups * (group + 44), group + 44):
-        for name, offset in zip(names, offsets, strict=True):
-            canvas.text(name, left + offset + cell / 2, TEXT, cell, align="center")
+    panels = _panels(originals, views)
+    groups = min(panels.count, panels.fitting)
+    canvas = _Canvas(panels.across(groups), panels.down(groups) + (TEXT + 14 if panels.note else 0))
+    bottom = panels.draw(canvas, 0, groups)
+    if panels.note:
+        canvas.text(panels.note, 0, bottom + TEXT + 8, canvas.width)
+    canvas.save(path)
+
+
+def policy_sheet(path: Path, rows: Sequence[tuple[str, str, Pictures, Sequence[Pictures]]]) -> None:
+    """Draw what each view policy does, one under the other, on one sheet, as a PNG.
+
+    Args:
+        path: of the PNG, written whole or not at all.
+        rows: policy, a sentence on when to choose it, and originals and views as for ``view_pairs``.
+    """
+    every = [_panels(originals, views) for _, _, originals, views in rows]
+    groups = [min(panels.count, panels.fitting) for panels in every]
+    head, gap = 2 * TEXT + 24, 30
+    heights = [head + panels.down(n) + gap for panels, n in zip(every, groups, strict=True)]
+    canvas = _Canvas(max(panels.across(n) for panels, n in zip(every, groups, strict=True)), sum(heights) - gap)
+    top = 0
+    for (name, sentence, _, _), panels, across, height in zip(rows, every, groups, heights, strict=True):
+        canvas.text(name, 0, top + TEXT, canvas.width, bold=True)
+        said = f"{sentence} ({panels.note})" if panels.note else sentence
+        canvas.text(said, 0, top + 2 * TEXT + 8, canvas.width)
+        panels.draw(canvas, top + head, across)
+        top += height
     canvas.save(path)
 
 
@@ -137,6 +153,120 @@ def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     _write(path, figure)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Panels:
+    """Where an original and its views stand in a group, pixels from the group's upper left corner."""
+
+    columns: Sequence[NDArray[np.uint8]]
+    """Originals, then each view: ``(n, 3, h, w)``."""
+    places: Sequence[tuple[int, int, int]]
+    """Left, top and side of the square that each of the columns gets."""
+    names: Sequence[tuple[str, int, int]]
+    """What is written above, its middle, and the room for it."""
+    width: int
+    height: int
+    note: str
+    """How pictures that no screen can show were made visible; may be empty."""
+
+    HEADER, APART, BELOW = TEXT + 14, 44, 14
+
+    @property
+    def count(self) -> int:
+        """Groups: one for each original."""
+        return len(self.columns[0])
+
+    @property
+    def fitting(self) -> int:
+        """Groups that a sheet of usual width holds side by side."""
+        return max(1, (SHEET + self.APART) // (self.width + self.APART))
+
+    def across(self, groups: int) -> int:
+        """Pixels that ``groups`` side by side take."""
+        return groups * (self.width + self.APART) - self.APART
+
+    def down(self, groups: int) -> int:
+        """Pixels that all take, ``groups`` side by side, with the names above them."""
+        return self.HEADER + math.ceil(self.count / groups) * (self.height + self.BELOW) - self.BELOW
+
+    def draw(self, canvas: "_Canvas", top: int, groups: int) -> int:
+        """Put all onto ``canvas``; returns where they end."""
+        for left in range(0, groups * (self.width + self.APART), self.width + self.APART):
+            for name, middle, room in self.names:
+                canvas.text(name, left + middle, top + TEXT, room, align="center")
+        for number in range(self.count):
+            row, column = divmod(number, groups)
+            for pictures, (left, down, side) in zip(self.columns, self.places, strict=True):
+                left += column * (self.width + self.APART)
+                down += top + self.HEADER + row * (self.height + self.BELOW)
+                canvas.paste(pictures[number], left, down, side)
+        return top + self.down(groups)
+
+
+def _panels(originals: Pictures, views: Sequence[Pictures]) -> _Panels:
+    """Place an original, a little apart, and its views, which hang together like the panels of a diptych."""
+    columns, note = _visible(originals, views)
+    cell = _cell(columns[0])
+    largest = max(columns[1].shape[-2:])
+    places, names = [(0, 0, cell)], [("original", cell // 2, cell)]
+    left, height, local = cell + 14, cell, 0
+    for number, view in enumerate(columns[1:], 1):
+        side = round(cell * max(view.shape[-2:]) / largest)
+        if side >= cell:
+            places.append((left, 0, cell))
+            names.append((f"view {number}", left + cell // 2, cell))
+            left += cell + 4
+            continue
+        high = max(1, (cell + 12) // (side + 4))  # so many stand one above the other
+        column, row = divmod(local, high)
+        places.append((left + 6 + column * (side + 4), row * (side + 4), side))
+        height, local = max(height, (row + 1) * (side + 4) - 4), local + 1
+    if local:
+        right = max(place[0] + place[2] for place in places)
+        names.append(("local views" if right - left > 100 else "local", (left + 6 + right) // 2, right - left))
+        left = right + 4
+    return _Panels(columns=columns, places=places, names=names, width=left - 4, height=height, note=note)
+
+
+def _visible(originals: Pictures, views: Sequence[Pictures]) -> tuple[list[NDArray[np.uint8]], str]:
+    """Return originals and views as ``(n, 3, h, w)``, and what had to be done for it.
+
+    8 bits of gray or colour are shown as they are. Of other pictures the first three bands (of two, the first) are
+    stretched: what lies between the 1st and the 99th percentile of a band fills the screen's range.
+    """
+    first, others = np.asarray(originals), [np.asarray(view) for view in views]
+    channels = first.shape[1]
+    if first.dtype == np.uint8 and channels in (1, 3):
+        return [_three(_as_uint8(pictures)) for pictures in (first, *others)], ""
+    bands = 3 if channels >= 3 else 1
+    first, others = first[:, :bands], [view[:, :bands] for view in others]
+    if first.dtype.kind == "u":
+        first = first / np.iinfo(first.dtype).max
+        limits = views_limits = _limits([first])
+    else:  # which numbers became 0 and 1 is not known here
+        limits, views_limits = _limits([first]), _limits(others)
+    which = {1: "", 2: "band 1 of 2, ", 3: "each band "}.get(channels, f"bands 1, 2, 3 of {channels}, each ")
+    note = f"{which}stretched from its 1st to its 99th percentile"
+    stretched = [_stretched(first, limits), *(_stretched(view, views_limits) for view in others)]
+    return [_three(_as_uint8(pictures)) for pictures in stretched], note
+
+
+def _limits(pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """1st and 99th percentile of each band over all pictures, ``(2, C, 1, 1)``."""
+    flat = [part.swapaxes(0, 1).reshape(part.shape[1], -1) for part in pictures]
+    limits: NDArray[Any] = np.percentile(np.concatenate(flat, axis=1), (1, 99), axis=1)
+    return limits[:, :, None, None]
+
+
+def _stretched(pictures: NDArray[Any], limits: NDArray[Any]) -> NDArray[Any]:
+    low, high = limits
+    return np.asarray((pictures - low) / np.where(high > low, high - low, 1))
+
+
+def _three(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Show one channel as gray."""
+    return np.repeat(pictures, 3, axis=1) if pictures.shape[1] == 1 else pictures
+
+
 class _Canvas:
     """A transparent sheet of exact pixels; ``left`` and ``top`` count from the upper left corner."""
 
@@ -146,6 +276,7 @@ class _Canvas:
         self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor="none")
         self.renderer = FigureCanvasAgg(self.figure).get_renderer()  # type: ignore[no-untyped-call]
         self.font = FontProperties(family=FONT, size=TEXT * 72 / DPI)
+        self.bold = FontProperties(family=FONT, size=TEXT * 72 / DPI, weight="bold")
         self.known = get_font(findfont(self.font)).get_charmap()
 
     def paste(self, picture: NDArray[np.uint8], left: int, top: int, cell: int) -> None:
@@ -168,19 +299,28 @@ class _Canvas:
         self.pixels[top : top + side, left : left + side][shown & outer] = (red, green, blue, 255)
 
     def text(
-        self, text: str, x: float, baseline: float, room: float, *, align: str = "left", color: str = INK
+        self,
+        text: str,
+        x: float,
+        baseline: float,
+        room: float,
+        *,
+        align: str = "left",
+        color: str = INK,
+        bold: bool = False,
     ) -> float:
         """Write one line, shortened to ``room`` pixels; returns its width in pixels."""
+        font = self.bold if bold else self.font
         text = "".join(c if c.isprintable() and ord(c) in self.known else MISSING for c in text)
         short = text
-        while (width := self._width(short)) > room and len(text) > 1:
+        while (width := self._width(short, font)) > room and len(text) > 1:
             text = text[:-1]
             short = text.rstrip() + "…"
         self.figure.text(
             x / self.width,
             1 - baseline / self.height,
             short,
-            fontproperties=self.font,
+            fontproperties=font,
             color=color,
             ha=align,
             va="baseline",
@@ -188,8 +328,8 @@ class _Canvas:
         )
         return width
 
-    def _width(self, text: str) -> float:
-        return float(self.renderer.get_text_width_height_descent(text, self.font, ismath=False)[0])
+    def _width(self, text: str, font: FontProperties) -> float:
+        return float(self.renderer.get_text_width_height_descent(text, font, ismath=False)[0])
 
     def save(self, path: Path) -> None:
         """Write the PNG."""

@@ -18,15 +18,17 @@ from torch import Tensor, nn
 
 from diptych.backbones.build import build_backbone
 from diptych.config import from_dict, to_dict
-from diptych.data.decode import decode, fit, to_rgb
+from diptych.data.decode import decode, fit, to_pixels
+from diptych.data.pixels import Depth, PixelFormat, Pixels, convert
 from diptych.distributed import World, pick_device
 from diptych.errors import ConfigError, DataError, RunFolderError, typed
 from diptych.runs import RunFolder, read_versioned, write_json, writing
 from diptych.seeding import WEIGHTS, generator
-from diptych.views.ops import normalize
+from diptych.views.ops import normalize, scaled
+from diptych.views.pipeline import scaling
 
-Picture = str | Path | Image.Image | NDArray[np.uint8]
-"""A file, a Pillow picture, or an array ``(H, W, 3)`` uint8."""
+Picture = str | Path | Image.Image | NDArray[Any]
+"""A file, a Pillow picture, or an array ``(H, W, C)`` uint8, uint16 or float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,23 @@ class Preprocessing:
 
     image_size: int
     """Pixels a side: the shorter side is resized to this, then the centre is cropped."""
-    mean: tuple[float, float, float]
+    mean: tuple[float, ...]
     """Subtracted from each channel of values 0..1."""
-    std: tuple[float, float, float]
+    std: tuple[float, ...]
     """Divides each channel afterwards."""
+    channels: int = 3
+    depth: Depth = "uint8"
+    tile: int | None = None
+    """Pixels a side of the squares that pictures were cut into; None where they were taken whole."""
+    low: tuple[float, ...] = ()
+    """What becomes 0 in each channel; empty for whole numbers, where it is 0."""
+    high: tuple[float, ...] = ()
+    """What becomes 1 in each channel; empty for whole numbers, where it is 255 or 65535."""
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What every picture is brought to."""
+        return PixelFormat(channels=self.channels, depth=self.depth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +82,8 @@ class FrozenBackbone:
         """Turn pictures into feature vectors.
 
         Args:
-            images: uint8 ``(N, 3, S, S)`` with S the preprocessing's ``image_size``; or files, Pillow pictures or
-                ``(H, W, 3)`` uint8 arrays of any size.
+            images: ``(N, C, S, S)`` in the preprocessing's channels, type and ``image_size``; or files, Pillow
+                pictures or ``(H, W, C)`` arrays of any size.
             batch_size: pictures at a time; it changes the memory needed and nothing else.
 
         Returns:
@@ -81,41 +96,51 @@ class FrozenBackbone:
         if isinstance(images, str | Path):
             raise DataError(f"embed() takes a list of files: type embed(['{images}'])")
         pictures = images if isinstance(images, Tensor) else self._fit(images)
-        size = self.preprocessing.image_size
-        if pictures.dtype != torch.uint8 or pictures.shape[1:] != (3, size, size):
+        size, wanted = self.preprocessing.image_size, self.preprocessing.pixels
+        shape = (wanted.channels, size, size)
+        if pictures.dtype != getattr(torch, wanted.depth) or pictures.shape[1:] != shape:
             raise DataError(
-                f"embed() takes uint8 pictures (N, 3, {size}, {size}) or a list of files, not "
+                f"embed() takes {wanted.depth} pictures (N, {', '.join(map(str, shape))}) or a list of files, not "
                 f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
             )
         features = [self._features(part) for part in torch.split(pictures, batch_size)]
         return torch.cat(features) if features else torch.empty(0, self.num_features)
 
     def _features(self, pictures: Tensor) -> Tensor:
-        values = pictures.to(self.device).float().div_(255)
-        values = normalize(values, self.preprocessing.mean, self.preprocessing.std)
+        made = self.preprocessing
+        low, span = scaling(pictures.dtype, made.channels, made.low, made.high)
+        values = normalize(scaled(pictures.to(self.device), low, span), made.mean, made.std)
         features: Tensor = self.module(values.contiguous(memory_format=torch.channels_last))
         return features.float().cpu()
 
     def _fit(self, images: Sequence[Picture]) -> Tensor:
-        size = self.preprocessing.image_size
-        fitted = [fit(_as_array(image), size) for image in images]
-        return torch.from_numpy(np.stack(fitted)) if fitted else torch.empty((0, 3, size, size), dtype=torch.uint8)
+        size, wanted = self.preprocessing.image_size, self.preprocessing.pixels
+        fitted = [fit(convert(_as_array(image, size), wanted, _name(image)), size) for image in images]
+        if not fitted:
+            return torch.empty((0, wanted.channels, size, size), dtype=getattr(torch, wanted.depth))
+        return torch.from_numpy(np.stack(fitted))
 
 
-def _as_array(picture: Picture) -> NDArray[np.uint8]:
+def _name(picture: Picture) -> str:
+    return str(picture) if isinstance(picture, str | Path) else f"the {type(picture).__name__}"
+
+
+def _as_array(picture: Picture, size: int) -> Pixels:
     if isinstance(picture, str | Path):
-        return decode(Path(picture), str(picture))
+        return decode(Path(picture), str(picture), size)
     if isinstance(picture, Image.Image):
         try:
-            return to_rgb(picture)
+            return to_pixels(picture)
         except ValueError as error:
             raise DataError(f"embed() cannot use a picture of mode {picture.mode}: {error}") from error
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise DataError(f"embed() takes uint8 arrays (H, W, 3), not {picture.dtype} {picture.shape}")
+    if picture.dtype not in ("uint8", "uint16", "float32") or picture.ndim != 3:
+        raise DataError(f"embed() takes uint8, uint16 or float32 arrays (H, W, C), not {picture.dtype} {picture.shape}")
     return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 
-def initial_backbone(name: str, image_size: int, seed: int) -> tuple[nn.Module, int, tuple[str, ...]]:
+def initial_backbone(
+    name: str, image_size: int, seed: int, channels: int = 3
+) -> tuple[nn.Module, int, tuple[str, ...]]:
     """Build a backbone with the random weights that belong to ``seed``; the global generator is left as it was.
 
     Returns:
@@ -123,7 +148,7 @@ def initial_backbone(name: str, image_size: int, seed: int) -> tuple[nn.Module, 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(seed, WEIGHTS).initial_seed())
-        built = build_backbone(name, image_size=image_size)
+        built = build_backbone(name, image_size=image_size, channels=channels)
     return built.module, built.num_features, built.notes
 
 
@@ -146,7 +171,7 @@ def load(run: str | Path, device: str = "auto") -> FrozenBackbone:
         RunFolderError: there is no such run, it has not finished, or its files are damaged.
     """
     folder, card = _open(run)
-    module, _, _ = initial_backbone(card.backbone, card.preprocessing.image_size, card.seed)
+    module, _, _ = _initial(card)
     try:
         module.load_state_dict(load_file(folder.backbone_weights))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -164,8 +189,13 @@ def random_twin(run: str | Path, device: str = "auto") -> FrozenBackbone:
         RunFolderError: there is no such run, or it has not finished.
     """
     _, card = _open(run)
-    module, _, _ = initial_backbone(card.backbone, card.preprocessing.image_size, card.seed)
+    module, _, _ = _initial(card)
     return FrozenBackbone(module, card, pick_device(device, World()))
+
+
+def _initial(card: BackboneCard) -> tuple[nn.Module, int, tuple[str, ...]]:
+    made = card.preprocessing
+    return initial_backbone(card.backbone, made.image_size, card.seed, made.channels)
 
 
 def _open(run: str | Path) -> tuple[RunFolder, BackboneCard]:

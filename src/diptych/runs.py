@@ -9,6 +9,7 @@
           checkpoints/step-000123/   weights.safetensors, state.pt, meta.json; ``last`` and ``best`` point to one
           backbone.safetensors, backbone.json
           pictures.npy               a hash of each picture learned from: evaluations tell by it what was seen
+          pictures-0.u64             the same where pictures are decoded as they are met, one file a process
           views.png                  some pictures with their two views
           loss.png                   the loss curve
           evaluation/<name>.json     and <name>-neighbors.png
@@ -192,6 +193,10 @@ class RunFolder:
                 f"{run.path} is not a run folder of diptych (it has no run.json); give the folder named by --out"
             )
         return run
+
+    def met(self, rank: int) -> Path:
+        """Return where the process ``rank`` notes the pictures it meets."""
+        return self.path / f"{self.pictures.stem}-{rank}.u64"
 
     def read_card(self) -> dict[str, Any]:
         """Read ``run.json``.

@@ -11,9 +11,10 @@ ROOT = Path(diptych.__file__).parent
 FLOORS = [
     {"errors", "types", "seeding"},
     {"config", "runs"},
-    {"data", "views", "backbones", "heads", "diagnostics", "optim", "checkpoint", "distributed", "progress", "figures"},
+    {"data", "views", "backbones", "heads", "diagnostics", "optim", "checkpoint", "distributed", "progress", "figures"}
+    | {"markup"},
     {"methods", "frozen"},
-    {"training", "evaluation"},
+    {"training", "evaluation", "auditing"},
     {"recipes", "reports"},
     {"api"},
     {"commands"},

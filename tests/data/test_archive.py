@@ -1,5 +1,9 @@
+import gzip
 import io
 import stat
+import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from picture_files import encoded
 
+from diptych.data import archive as archives
 from diptych.data.archive import open_tar, open_zip
-from diptych.data.decode import BadPicture
+from diptych.data.pixels import BadPicture
 from diptych.errors import DataError
 
 PICTURES = {f"pets/{kind}/{number}.png": encoded("PNG", number) for kind in ("cat", "dog") for number in range(8)}
@@ -179,3 +184,93 @@ def test_the_last_of_two_members_with_one_name_stands(tmp_path):
         archive.addfile(member, io.BytesIO(encoded("PNG", 2)))
     listing = open_tar(path)
     assert len(listing.entries) == 1 and listing.load("a.png") == encoded("PNG", 2)
+
+
+def test_a_zip_member_that_expands_absurdly_is_refused_before_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ABSURD_MEMBER", (100_000, 100))
+    path = write_zip(
+        tmp_path / "a.zip",
+        {"bomb.png": bytes(1_000_000), "ok.png": encoded("PNG"), "small.png": bytes(90_000)},
+        zipfile.ZIP_DEFLATED,
+    )
+    listing = open_zip(path)
+    with pytest.raises(BadPicture, match=r"bomb.png: a bomb: \d+ bytes that expand to 1000000"):
+        listing.load("bomb.png")
+    assert listing.load("ok.png") == encoded("PNG") and listing.load("small.png") == bytes(90_000)
+
+
+def lie(path, claimed, place):
+    """Rewrite the sizes that the central directory of a zip file with one member gives it."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, content.index(b"PK\x01\x02") + place, claimed)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_member_never_expands_beyond_the_size_it_claims(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(1_000_000)}, zipfile.ZIP_DEFLATED)
+    listing = open_zip(lie(path, 1000, 24))
+    with pytest.raises(BadPicture, match="a.png: damaged in the zip file .Bad CRC-32"):
+        listing.load("a.png")
+
+
+def test_a_bomb_that_lies_about_its_compressed_size_is_one_still(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ABSURD_MEMBER", (100_000, 100))
+    path = write_zip(tmp_path / "a.zip", {"a.png": bytes(1_000_000)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(BadPicture, match="a bomb"):
+        open_zip(lie(path, 900_000, 20)).load("a.png")
+
+
+def test_bombs_stay_within_the_memory(tmp_path):
+    plain = write_zip(tmp_path / "plain.zip", {"a.png": bytes(120_000_000)}, zipfile.ZIP_DEFLATED)
+    (tmp_path / "liar.zip").write_bytes(plain.read_bytes())
+    liar = lie(tmp_path / "liar.zip", 1000, 24)
+    code = """if True:
+        import resource, sys
+        from pathlib import Path
+        from diptych.data.archive import open_zip
+        from diptych.data.pixels import BadPicture
+        listings = [open_zip(Path(path)) for path in sys.argv[1:]]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 80_000_000,) * 2)  # less than the bomb expands to
+        for listing in listings:
+            try:
+                listing.load("a.png")
+            except BadPicture as error:
+                print(error.reason.split(" (")[0].split(":")[0])
+        """
+    said = subprocess.run([sys.executable, "-c", code, plain, liar], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["a bomb", "damaged in the zip file"]
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_whose_expansion_cannot_be_bounded_are_left_out(tmp_path, compression):
+    path = write_zip(tmp_path / "a.zip", {"a.png": encoded("PNG")}, compression)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("b.png", encoded("PNG"))
+    listing = open_zip(path)
+    assert [entry.name for entry in listing.entries] == ["b.png"]
+    assert listing.left_out == ["1 left out (compressed otherwise than by deflate)"]
+
+
+def test_a_compressed_tar_that_expands_absurdly_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "ABSURD_TAR", (10_000_000, 200))
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(bytes(40_000_000)))
+    with pytest.raises(DataError, match=r"a.tar.gz is a bomb: it expands to more than 200 times its size"):
+        open_tar(path)
+    monkeypatch.setattr(archives, "ABSURD_TAR", (100_000_000, 200))
+    with pytest.raises(DataError, match="holds no pictures"):
+        open_tar(path)
+
+
+def test_a_table_of_contents_or_a_header_of_absurd_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_LISTING", 100_000)
+    path = write_zip(tmp_path / "a.zip", {f"{number:0100}.png": b"" for number in range(1000)})
+    with pytest.raises(DataError, match="cannot list .*a.zip: what it says of its members is larger than"):
+        open_zip(path)
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "x" * 200_000}) as archive:
+        archive.addfile(tarfile.TarInfo("a.png"))
+    with pytest.raises(DataError, match="cannot list .*a.tar: what it says of its members is larger than"):
+        open_tar(path)

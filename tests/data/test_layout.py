@@ -1,6 +1,7 @@
 import pytest
 
-from diptych.data.layout import arrange, is_picture
+from diptych.data.layout import arrange, choose_parts, divide, is_picture
+from diptych.data.source import Entry, Listing
 
 
 def test_flat_and_nested_have_no_labels():
@@ -61,3 +62,31 @@ def test_names_of_pictures():
 @pytest.mark.parametrize("other", ["val", "valid", "validation"])
 def test_parts_are_no_classes(other):
     assert arrange(["train/1.jpg", f"{other}/2.jpg"]).classes == ()
+
+
+@pytest.mark.parametrize("other", ["val", "valid", "validation"])
+def test_validation_pictures_are_the_test_where_there_is_none(other):
+    layout = arrange(["train/cat/1.jpg", "train/dog/1.jpg", f"{other}/cat/2.jpg", f"{other}/dog/2.jpg"])
+    assert layout.test.folder == other and layout.test.labels == [0, 1] and layout.outside == 0
+    layout = arrange(["train/1.jpg", "test/1.jpg", f"{other}/2.jpg", f"{other}/3.jpg", "4.jpg"])
+    assert layout.test.folder == "test" and layout.outside == 3 and layout.spare == (other,)
+
+
+def test_parts_are_chosen_by_name():
+    assert choose_parts({"train", "test", "val"}) == ("train", "test")
+    assert choose_parts({"train", "validation", "valid"}) == ("train", "valid")
+    assert choose_parts({"train"}) is choose_parts({"test", "val"}) is choose_parts({"train", "extra"}) is None
+
+
+def listing(*names):
+    return Listing(entries=[Entry(name, 1, 1) for name in names], load=lambda name: b"", left_out=["2 left out (x)"])
+
+
+def test_notes_on_validation_pictures():
+    note = divide("p/", listing("train/1.jpg", "val/1.jpg", "val/2.jpg")).note
+    assert note == (
+        "p holds train/ (1 picture) and val/ (2): pretraining uses only train/, and val/ is tested on, as there is no "
+        "test/; 2 left out (x)"
+    )
+    note = divide("p", listing("train/1.jpg", "test/1.jpg", "val/2.jpg", "3.jpg")).note
+    assert "only train/; 2 pictures outside both left out (those of val/ among them); 2 left" in note

@@ -2,13 +2,13 @@ import pytest
 import torch
 
 from diptych.data.loader import Loader
-from diptych.data.store import Store
+from diptych.data.memory_store import MemoryStore
 from diptych.errors import DataError
 
 
 def store(count):
     images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 3, 2, 2).clone()
-    return Store(images=images, source_indices=torch.arange(count) * 2)
+    return MemoryStore(images=images, source_indices=torch.arange(count) * 2)
 
 
 def indices(loader, epoch, first_step=0):

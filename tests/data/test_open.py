@@ -59,6 +59,19 @@ def test_a_csv(make_folder):
     assert splits.note.endswith("lists 2 pictures of 2 classes; 1 repeated row left out")
 
 
+def test_a_list_is_divided_as_a_folder_is(make_folder):
+    folder = make_folder(*DIVIDED)
+    (folder / "some.txt").write_text("\n".join(DIVIDED[1:]))
+    splits = open_data(str(folder / "some.txt"))
+    assert len(splits.train) == 3 and splits.train.classes == ("cat", "dog")
+    assert splits.train.name == f"{folder}/some.txt/train" and splits.test.read(0).shape == (3, 24, 32)
+
+
+def test_a_folder_with_train_and_val(make_folder):
+    splits = open_data(str(make_folder(*(name.replace("test/", "val/") for name in DIVIDED))))
+    assert len(splits.test) == 4 and "val/ is tested on, as there is no test/" in splits.note
+
+
 def test_photos():
     splits = open_data("photos")
     assert splits.train.name == "photos/train" and splits.test and splits.train.classes == splits.test.classes
@@ -81,7 +94,10 @@ def test_what_is_not_there_gets_a_suggestion(make_folder, monkeypatch, tmp_path)
     assert "there is no" in message(folder / "1.jpg" / "below")
     monkeypatch.chdir(tmp_path)
     assert message("cifar-10") == "there is no cifar-10; did you mean 'cifar10'?"
-    assert message("xyzzy").endswith("give a folder, an archive, or one of cifar10, photos")
+    assert message("xyzzy").endswith(
+        "give a folder, an archive, a manifest (.csv, .parquet), a list (.txt), hub:NAME, or one of cifar10, photos"
+    )
+    assert message("user/name").endswith("could lie in; for the Hugging Face dataset type hub:user/name")
 
 
 def test_what_is_no_data(make_folder, tmp_path):

@@ -1,117 +1,120 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from picture_files import encoded, pixels
 
-from diptych.data.decode import decode, fit
-from diptych.data.folder import scan
-from diptych.data.source import Arrays, Entry, Files
-from diptych.data.store import CHUNK, build_store, read_digests, write_digests
-from diptych.errors import DataError, RunFolderError
+from diptych.data.disk_store import DiskStore
+from diptych.data.lazy_store import LazyStore
+from diptych.data.memory_store import MemoryStore, told
+from diptych.data.pixels import PixelFormat
+from diptych.data.source import Arrays
+from diptych.data.store import StoreConfig, free_disk, open_store, parse_bytes, plan
+from diptych.errors import ConfigError, DataError
 
-
-def files(contents, labels=None):
-    """A source whose pictures are the bytes given."""
-    entries = [Entry(f"{number:03d}.jpg", len(content), 0) for number, content in enumerate(contents)]
-    return Files("x", entries, lambda name: contents[int(name[:3])], labels, ("a", "b"))
+RGB = PixelFormat()
 
 
-def refuse(bad):
-    raise AssertionError(bad)
+class Many:
+    """So many pictures that none is ever read."""
+
+    name = "many"
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
 
 
-@pytest.mark.parametrize("threads", [None, 1, 3])
-def test_every_picture_in_order_at_one_size(threads):
-    contents = [encoded("PNG", seed) for seed in range(2 * CHUNK + 5)]
-    told = []
-    store = build_store(files(contents), 16, refuse, lambda *done: told.append(done), threads=threads)
-    assert store.images.shape == (len(contents), 3, 16, 16) and store.images.dtype == torch.uint8
-    assert store.source_indices.tolist() == list(range(len(contents))) and len(store) == len(contents)
-    for index, content in enumerate(contents):
-        assert np.array_equal(store.images[index].numpy(), fit(decode(content, "x"), 16))
-    assert told[-1] == (len(contents), len(contents)) and told == sorted(told)
+def choose(tmp_path, count=1000, size=100, processes=1, **settings):  # 30 MB
+    settings = {"store_dir": str(tmp_path / "not" / "there")} | settings
+    return plan(Many(count), size, RGB, StoreConfig(**settings), key="k", processes=processes)
 
 
-def test_bad_pictures_are_told_and_left_out(make_folder):
-    whole = encoded("JPEG", 3)
-    folder = make_folder("a.jpg", "f.jpg", "g.png")
-    for name, content in {"b.jpg": whole[:500], "c.jpg": b"", "d.jpg": b"no picture"}.items():
-        (folder / name).write_bytes(content)
-    listing = scan(folder)
-    source = Files("x", listing.entries, listing.load)
-    bad = []
-    store = build_store(source, 8, bad.append)
-    assert [picture.name for picture in bad] == ["b.jpg", "c.jpg", "d.jpg"]
-    assert "cut short" in bad[0].reason and "empty" in bad[1].reason and "not a picture" in bad[2].reason
-    assert store.source_indices.tolist() == [0, 4, 5] and len(store) == 3
-    assert np.array_equal(store.images[2].numpy(), fit(source.read(5), 8))
+def test_auto_takes_memory_then_disk_then_nothing(tmp_path):
+    assert choose(tmp_path) == "memory"
+    assert choose(tmp_path, memory_limit="30MB") == "memory"
+    assert choose(tmp_path, memory_limit="29.9MB") == "disk"
+    assert choose(tmp_path, memory_limit="30MB", processes=2) == "disk"
+    assert choose(tmp_path, count=10**10, memory_limit="1GB") == "none"
 
 
-def test_a_file_that_vanishes_between_scan_and_read(make_folder):
-    folder = make_folder("a.jpg", "b.jpg")
-    listing = scan(folder)
-    (folder / "a.jpg").unlink()
-    bad = []
-    assert len(build_store(Files("x", listing.entries, listing.load), 8, bad.append)) == 1
-    assert bad[0].name == "a.jpg" and "No such file" in bad[0].reason
-
-
-def test_none_can_be_read():
+def test_what_is_asked_for_is_taken_or_refused_with_the_way_on(tmp_path):
+    assert choose(tmp_path, store="disk") == "disk" and choose(tmp_path, store="none") == "none"
     with pytest.raises(
-        DataError, match="none of the 2 pictures of x can be read; the first, 000.jpg: the file is empty"
+        DataError, match=r"1000 pictures at 100 px need 30.0 MB.*10.0 MB may be used: type --store disk"
     ):
-        build_store(files([b"", b"text"]), 8, lambda bad: None)
-
-
-def test_more_than_fits_into_memory_is_said_before_it_starts():
-    source = files([b"never read"] * 900)
+        choose(tmp_path, store="memory", memory_limit="10MB")
     with pytest.raises(
-        DataError, match=r"900 pictures of x at 30000 px need 2430.0 GB.*--limit \d+ or --image-size \d+"
+        DataError, match=r"need 300.0 TB of disk, and .*there has .* free: type --store none, or --store"
     ):
-        build_store(source, 30_000, refuse)
+        choose(tmp_path, store="disk", count=10**10)
+    assert not (tmp_path / "not").exists()
 
 
-def test_no_advice_that_would_leave_nothing():
-    with pytest.raises(DataError) as caught:
-        build_store(files([b"never read"]), 10_000_000, refuse)
-    assert "--limit" not in str(caught.value) and "--image-size" in str(caught.value)
+def test_a_store_that_is_there_needs_no_more_room(tmp_path):
+    (tmp_path / "k").mkdir()
+    assert choose(tmp_path, store="disk", count=10**10, store_dir=str(tmp_path)) == "disk"
 
 
-def test_reading_gives_copies_in_the_order_asked_for():
-    store = build_store(files([encoded("PNG", seed) for seed in range(3)]), 8, refuse)
-    read = store.read(torch.tensor([2, 0]))
-    assert torch.equal(read[0], store.images[2]) and torch.equal(read[1], store.images[0])
-    read.zero_()
-    assert store.images.any()
+def test_sixteen_bits_and_more_channels_need_more(tmp_path):
+    config = StoreConfig(memory_limit="30MB")
+    many = Many(1000)
+    assert plan(many, 100, PixelFormat(channels=13), config, key="k") != "memory"
+    assert plan(many, 100, PixelFormat(depth="uint16"), config, key="k") != "memory"
+    assert plan(many, 100, PixelFormat(channels=1, depth="uint16"), config, key="k") == "memory"
 
 
-def test_a_digest_knows_a_picture_by_its_pixels_alone(tmp_path):
-    one, two = encoded("PNG", 1), encoded("PNG", 2)
-    first = build_store(files([one, two, one]), 8, refuse).digests()
-    second = build_store(files([two, one]), 8, refuse).digests()
-    assert first.shape == (3,) and first[0] == first[2] == second[1] != first[1] == second[0]
+@pytest.mark.parametrize(("place", "kind"), [("memory", MemoryStore), ("disk", DiskStore), ("none", LazyStore)])
+def test_every_kind_hands_out_the_same_pictures(tmp_path, place, kind):
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
+    source, config = Arrays("x", images, [0] * 6, ("a",)), StoreConfig(store_dir=str(tmp_path))
+    for _ in range(2):  # the second time, the disk's is found
+        store = open_store(place, source, 8, RGB, config, key="k", on_bad=pytest.fail)
+        assert isinstance(store, kind) and store.source_indices.tolist() == list(range(6))
+        assert np.array_equal(store.read(torch.tensor([5, 0])).numpy(), images[[5, 0]])
+    assert (tmp_path / "k").is_dir() == (place == "disk")
 
 
-def test_digests_come_back_and_damaged_ones_are_refused(tmp_path):
-    store = build_store(files([encoded("PNG", seed) for seed in range(4)]), 8, refuse)
-    write_digests(tmp_path / "pictures.npy", store)
-    assert np.array_equal(read_digests(tmp_path / "pictures.npy"), store.digests())
-    (tmp_path / "pictures.npy").write_bytes(b"letter")
-    with pytest.raises(RunFolderError, match="cannot read .*pictures.npy.*--overwrite"):
-        read_digests(tmp_path / "pictures.npy")
+def test_a_store_that_is_found_does_not_read_its_source(tmp_path):
+    images = np.zeros((3, 3, 8, 8), np.uint8)
+    config = StoreConfig(store_dir=str(tmp_path))
+
+    class Once(Arrays):
+        reads = 0
+
+        def read(self, index, size=None):
+            Once.reads += 1
+            return super().read(index, size)
+
+    for _ in range(2):
+        open_store("disk", Once("x", images, [0] * 3, ("a",)), 8, RGB, config, key="k", on_bad=pytest.fail)
+    assert Once.reads == 3
 
 
-def test_an_error_that_is_not_the_pictures_comes_through():
-    class Broken(Arrays):
-        def read(self, index):
-            raise RuntimeError("a mistake of ours")
-
-    images = np.zeros((40, 3, 2, 2), np.uint8)
-    with pytest.raises(RuntimeError, match="a mistake of ours"):
-        build_store(Broken("x", images, [0] * 40, ("a",)), 8, refuse)
+@pytest.mark.parametrize(
+    ("text", "size"), [("8GB", 8e9), ("1.5 gb", 1.5e9), ("512MiB", 2**29), ("1000", 1000), ("2kB", 2000), (" 3 B ", 3)]
+)
+def test_sizes_as_people_write_them(text, size):
+    assert parse_bytes(text) == size
 
 
-def test_pixels_of_the_right_size_are_kept_exactly():
-    images = np.stack([pixels(seed, 16, 16).transpose(2, 0, 1) for seed in range(4)])
-    store = build_store(Arrays("x", images, [0] * 4, ("a",)), 16, refuse)
-    assert np.array_equal(store.images.numpy(), images)
+@pytest.mark.parametrize("text", ["", "GB", "8 apples", "-1GB", "1e9"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ConfigError, match="--memory-limit cannot be .*8GB"):
+        StoreConfig(memory_limit=text)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_out_of_range_is_refused(share):
+    with pytest.raises(ConfigError, match="--max-bad"):
+        StoreConfig(max_bad=share)
+
+
+def test_sizes_are_told_in_their_own_unit():
+    assert [told(size) for size in (999, 2e6, 3.25e9, 4e12)] == ["1 kB", "2.0 MB", "3.2 GB", "4.0 TB"]
+
+
+def test_free_disk_of_a_folder_that_is_not_there_yet():
+    assert free_disk(Path("/nowhere/at/all")) == free_disk(Path("/"))

@@ -13,7 +13,9 @@ from torch import nn
 
 from diptych.data.open import open_data
 from diptych.data.source import Source
-from diptych.data.store import Store, build_store, write_digests
+from diptych.data.digests import write_digests
+from diptych.data.memory_store import MemoryStore, build_memory_store
+from diptych.data.pixels import PixelFormat
 from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.evaluation.run import default_name, evaluate
 from diptych.evaluation.table import as_text
@@ -51,8 +53,9 @@ def make_run(path: Path, *, seed: int = 0, weights: int | None = 0, learned: Sou
         schema_version=1, backbone="resnet20v2", num_features=width, seed=seed, preprocessing=preprocessing
     )
     save_backbone(run, module, card)
-    nowhere = Store(images=torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), source_indices=torch.zeros(1))
-    write_digests(run.pictures, build_store(learned, SIZE, lambda bad: None) if learned else nowhere)
+    nowhere = MemoryStore(images=torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), source_indices=torch.zeros(1))
+    store = build_memory_store(learned, SIZE, PixelFormat(), lambda bad: None) if learned else nowhere
+    write_digests(run, store.digests)
     write_json(run.config, dict.fromkeys(CARD) | {"schema_version": 1})
     return path
 

@@ -1,11 +1,14 @@
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
+from diptych.data.pixels import PixelFormat
 from diptych.errors import DataError
 from diptych.recipes.facts import SAMPLE, Facts, gather, machine, native_bf16
 
@@ -30,7 +33,7 @@ def fill(folder, pictures):
 def test_pictures_are_counted_and_their_shorter_sides_measured(folder):
     sizes = [(20, 30), (30, 20), (40, 90), (50, 50), (900, 1200)]
     found = gather(fill(folder, [picture(0, *size) for size in sizes]))
-    assert (found.count, found.side, found.gray) == (5, 40, False)
+    assert (found.count, found.side, found.pixels) == (5, 40, PixelFormat())
 
 
 def test_large_pictures(folder):
@@ -40,19 +43,46 @@ def test_large_pictures(folder):
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "1"])
 def test_gray_pictures_are_told_by_their_pixels_whatever_their_mode(folder, mode):
-    assert gather(fill(folder, [picture(seed, gray=True).convert(mode) for seed in range(3)])).gray
+    found = gather(fill(folder, [picture(seed, gray=True).convert(mode) for seed in range(3)]))
+    assert found.pixels == PixelFormat(channels=1)
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_one_picture_in_colour_is_enough(folder, place):
-    assert not gather(fill(folder, [picture(number, gray=number != place) for number in range(5)])).gray
+    found = gather(
+        fill(
+            folder,
+            [picture(number, gray=number != place).convert("L" if number != place else "RGB") for number in range(5)],
+        )
+    )
+    assert found.pixels == PixelFormat()
 
 
 @pytest.mark.parametrize("channel", range(3))
 def test_a_tint_in_any_channel_is_colour(folder, channel):
     tinted = np.full((20, 20, 3), 100, np.uint8)
     tinted[3, 4, channel] = 101
-    assert not gather(fill(folder, [Image.fromarray(tinted)])).gray
+    assert gather(fill(folder, [Image.fromarray(tinted)])).pixels == PixelFormat()
+
+
+def test_what_most_pictures_are_is_what_a_run_takes(folder):
+    for number in range(4):
+        values = np.random.default_rng(number).random((5, 20, 20)) * 1000
+        tifffile.imwrite(
+            folder / f"{number}.tif", values.astype("float32"), photometric="minisblack", planarconfig="separate"
+        )
+    found = gather(fill(folder, [picture()]))
+    assert found.pixels == PixelFormat(channels=5, depth="float32") and found.count == 5
+
+
+def test_tiles_and_shards_are_counted_as_such(folder):
+    data = fill(folder, [picture(seed, 40, 40) for seed in range(3)])
+    assert gather(data, tile=20).count == 12
+    for shard in range(2):
+        with tarfile.open(folder.parent / f"{shard}.tar", "w") as archive:
+            archive.add(folder, "pictures")
+    shards = f"{folder.parent}/*.tar"
+    assert gather(shards).count == 6 and gather(shards, limit=4).count == 4 and gather(shards).side == 40
 
 
 def test_broken_pictures_are_counted_but_not_looked_at(folder):
@@ -60,7 +90,7 @@ def test_broken_pictures_are_counted_but_not_looked_at(folder):
     for number in range(4):
         (folder / f"broken{number}.png").write_bytes(b"no picture")
     found = gather(str(folder))
-    assert (found.count, found.side, found.gray) == (7, 40, True)
+    assert (found.count, found.side, found.pixels.channels) == (7, 40, 1)
 
 
 def test_none_that_can_be_read_is_one_line_for_the_user(folder):
@@ -86,7 +116,7 @@ def test_test_pictures_are_not_looked_at(folder):
         (folder / part).mkdir()
         fill(folder / part, [picture(seed, gray=gray) for seed in range(3)])
     found = gather(str(folder))
-    assert found.count == 3 and found.gray
+    assert found.count == 3 and found.pixels.channels == 1
 
 
 def test_a_sample_of_many_is_the_same_every_time(folder):
@@ -110,6 +140,6 @@ def test_bfloat16_is_native_where_the_processor_has_instructions_for_it():
 
 def test_the_machine_has_a_name():
     def named(gpu):
-        return machine(Facts(count=2, side=32, gray=False, gpu=gpu, bf16=False))
+        return machine(Facts(count=2, side=32, pixels=PixelFormat(), gpu=gpu, bf16=False))
 
     assert named(True) == "a GPU" and named(False) == f"{os.cpu_count()} CPU cores"

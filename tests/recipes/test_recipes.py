@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diptych.config import flatten, from_dict, to_dict
+from diptych.data.pixels import PixelFormat
 from diptych.errors import ConfigError, DataError
 from diptych.recipes.book import DEFAULT, FIXED, RECIPES, entries, recipe
 from diptych.recipes.facts import Facts
@@ -13,13 +14,15 @@ from diptych.recipes.simsiam import CPU_VIEWS, GPU_VIEWS, MOST_EPOCHS, simsiam
 from diptych.seeding import generator
 from diptych.training.config import RunConfig
 from diptych.training.run import build_method
-from diptych.views.pipeline import TwoViews
+from diptych.views.pipeline import ViewMaker
+from diptych.views.policies import POLICIES
 
 COUNTS = (2, 3, 17, 63, 200, 1_000, 9_999, 50_000, 1_300_000, 100_000_000)
 SIDES = (1, 24, 32, 48, 49, 64, 96, 97, 256, 4_000)
+KINDS = (PixelFormat(), PixelFormat(channels=1), PixelFormat(channels=13, depth="uint16"))
 EVERY = [
-    Facts(count=count, side=side, gray=gray, gpu=gpu, bf16=bf16)
-    for count, side, gray, gpu, bf16 in itertools.product(COUNTS, SIDES, *[(False, True)] * 3)
+    Facts(count=count, side=side, pixels=pixels, gpu=gpu, bf16=bf16)
+    for count, side, pixels, gpu, bf16 in itertools.product(COUNTS, SIDES, KINDS, *[(False, True)] * 2)
 ]
 
 
@@ -107,7 +110,7 @@ def test_keras_simsiam_crops_nothing_off():
     config = recipe("keras-simsiam", "x").config
     still = replace(config.views, horizontal_flip=0.0, jitter=0.0, grayscale=0.0)
     images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
-    for view in TwoViews(still, config.image_size).draw(images, generator(1)):
+    for view in ViewMaker(still, config.image_size).draw(images, generator(1)):
         assert torch.equal(view, images / 255)
 
 
@@ -168,12 +171,25 @@ def test_a_batch_of_the_default_recipe_is_never_larger_than_the_pictures():
         assert 2 <= config.train.batch_size <= facts.count, facts
 
 
-def test_gray_pictures_get_no_jitter_of_colour_and_others_do():
+def test_pictures_get_the_channels_the_type_and_the_views_that_they_have():
     for facts in EVERY:
         config, choices = simsiam("x", facts)
-        colour = config.views.saturation, config.views.hue, config.views.grayscale
-        assert (colour == (0, 0, 0)) if facts.gray else all(colour), facts
-        assert not facts.gray or {"saturation", "hue", "grayscale"} <= chosen(choices).keys(), facts
+        assert config.pixels == facts.pixels
+        policy = {1: "grayscale", 3: "natural", 13: "overhead"}[facts.pixels.channels]
+        assert config.views.policy == policy
+        assert all(getattr(config.views, name) == value for name, value in POLICIES[policy].values.items()) or (
+            config.image_size <= 64 and config.views.blur == 0
+        )
+        said = {"channels", "depth", "policy"} & chosen(choices).keys()
+        assert said == (set() if facts.pixels == PixelFormat() else {"channels", "depth", "policy"})
+
+
+def test_a_policy_that_was_asked_for_is_taken_by_every_recipe():
+    for name in FIXED:
+        views = recipe(name, "x", {"policy": "overhead"}).config.views
+        assert (views.rotate90, views.vertical_flip, views.mean) == (0.75, 0.5, ())
+    views = simsiam("x", EVERY[0], {"policy": "microscopy"})[0].views
+    assert views.rotate90 == 0.75 and views.noise > 0
 
 
 def test_bfloat16_is_chosen_only_where_it_is_native():
@@ -192,7 +208,7 @@ def test_bfloat16_is_chosen_only_where_it_is_native():
 )
 def test_as_many_views_are_shown_as_the_machine_has_time_for(side, gpu, budget, counts):
     for count in counts:
-        train = simsiam("x", Facts(count=count, side=side, gray=False, gpu=gpu, bf16=False))[0].train
+        train = simsiam("x", Facts(count=count, side=side, pixels=PixelFormat(), gpu=gpu, bf16=False))[0].train
         shown = train.epochs * (count // train.batch_size) * train.batch_size
         assert budget / 2 <= shown <= 2 * budget, (count, shown)
 
@@ -208,11 +224,12 @@ def test_whatever_depends_on_the_pictures_or_the_machine_is_listed():
     varies = {name for name in paper if len({str(settings(config)[name]) for _, config, _ in seen}) > 1}
     for facts, config, choices in seen:
         silent = {name for name in varies if settings(config)[name] != paper[name]} - chosen(choices).keys()
+        silent -= POLICIES[config.views.policy].values.keys()  # the policy, which is listed, stands for them
         assert not silent, (facts, silent)
 
 
 def test_what_the_user_asked_for_is_not_chosen_and_the_rest_goes_with_it():
-    facts = Facts(count=1_000, side=400, gray=False, gpu=False, bf16=False)
+    facts = Facts(count=1_000, side=400, pixels=PixelFormat(), gpu=False, bf16=False)
     config, choices = simsiam("x", facts, {"image_size": 32, "epochs": 2})
     assert config.backbone == "resnet20v2" and config.views.blur == 0
     assert not {"image_size", "epochs"} & chosen(choices).keys()

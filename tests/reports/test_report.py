@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from diptych.errors import RunFolderError
+from diptych.markup import date, duration, percent, picture, signed, text, tick_labels, ticks
 from diptych.reports.charts import Curve, Interval, interval_chart, line_chart
-from diptych.reports.markup import date, duration, percent, picture, signed, text, tick_labels, ticks
 from diptych.reports.render import write_report
 
 VOID = {"meta", "img", "br", "line", "rect", "circle", "path", "polyline", "polygon"}

@@ -10,7 +10,7 @@ from torch import nn
 from diptych import checkpoint
 from diptych.checkpoint import Progress
 from diptych.data.loader import Loader
-from diptych.data.store import Store
+from diptych.data.memory_store import MemoryStore
 from diptych.distributed import StopFlag, World
 from diptych.errors import UserError
 from diptych.methods import Method
@@ -24,7 +24,7 @@ from diptych.training.order import Order
 from diptych.training.recorder import Recorder
 from diptych.training.run import pretrain
 from diptych.types import StepOutput
-from diptych.views.pipeline import TwoViews
+from diptych.views.pipeline import ViewMaker
 
 PER_EPOCH = 4
 
@@ -33,7 +33,7 @@ def make_parts(folder, method, settings, *, count=4 * PER_EPOCH):
     """All that the loop needs, around any method."""
     terminal, world = Terminal(quiet=True), World()
     images = torch.stack([torch.from_numpy(picture(seed)).permute(2, 0, 1) for seed in range(count)])
-    loader = Loader(Store(images=images, source_indices=torch.arange(count)), settings.train.batch_size, seed=0)
+    loader = Loader(MemoryStore(images=images, source_indices=torch.arange(count)), settings.train.batch_size, seed=0)
     steps = settings.train.epochs * loader.steps_per_epoch
     run = RunFolder.create(folder)
     bar = Bar(terminal, "training", steps, None)
@@ -41,7 +41,7 @@ def make_parts(folder, method, settings, *, count=4 * PER_EPOCH):
         config=settings,
         run=run,
         loader=loader,
-        make_views=TwoViews(settings.views, settings.image_size),
+        make_views=ViewMaker(settings.views, settings.image_size),
         method=method,
         model=method,
         optimizer=build_optimizer(method.parameter_groups(), settings.optim),

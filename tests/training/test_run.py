@@ -203,7 +203,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path, pictures):
 def test_run_json_says_all_that_a_repetition_needs(tmp_path, pictures):
     data = shutil.copytree(pictures, tmp_path / "mixed")
     (data / "broken.png").write_text("no picture")
-    asked = order(data, epochs=1)
+    asked = order(data, epochs=1, max_bad=0.1)
     result = pretrain(asked, tmp_path / "run")
     card = json.loads((tmp_path / "run" / "run.json").read_text())
     assert from_dict(type(asked.config), card["config"]) == asked.config

@@ -1,40 +1,37 @@
-"""From what a user typed to pictures: a data set's name, a folder, an archive or a CSV file."""
+"""From what a user typed to pictures: a data set's name, a folder, an archive, a manifest or a list.
 
+Every source found here can be indexed; data that can only be streamed is not opened here.
+"""
+
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from diptych.data.archive import open_tar, open_zip
 from diptych.data.cifar10 import open_cifar10
 from diptych.data.folder import scan
-from diptych.data.labels import open_csv
-from diptych.data.layout import EXTENSIONS, Layout, Part, arrange
+from diptych.data.hub import PREFIX, open_hub
+from diptych.data.layout import EXTENSIONS, Splits, count, divide
+from diptych.data.manifest import open_list, open_manifest
 from diptych.data.photos import open_photos
-from diptych.data.source import Files, Listing, Source
+from diptych.data.source import Source
 from diptych.errors import DataError, suggest
+
+__all__ = ["NAMES", "Splits", "open_data"]
 
 NAMES = ("cifar10", "photos")
 TARS = (".tar", ".tar.gz", ".tgz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """The pictures that were found."""
-
-    train: Source
-    """Those to learn from: all, where they are not divided."""
-    test: Source | None
-    """Those to test on, where the data divides them."""
-    note: str
-    """What was found, in a sentence or two for people."""
+MANIFESTS = (".csv", ".parquet")
+LISTS = (".txt", ".lst")
 
 
 def open_data(data: str, data_dir: str | None = None, on_download: Callable[[int, int], None] | None = None) -> Splits:
     """Find the pictures that ``data`` names; none is opened yet.
 
     Args:
-        data: ``cifar10``, ``photos``, or the path of a folder, a .zip, .tar, .tar.gz or .tgz archive, or a CSV file
-            with the header ``file,label``.
+        data: ``cifar10``, ``photos``, ``hub:`` and the name of a Hugging Face dataset, or the path of a folder, a .zip,
+            .tar, .tar.gz or .tgz archive, a .csv or .parquet manifest (columns ``path``, perhaps ``label``, ``group``
+            and ``split``) or a .txt or .lst list (one path a line).
         data_dir: where the archive of ``cifar10`` lies or is put; for no other data.
         on_download: told ``(bytes done, bytes in all)`` while ``cifar10`` is downloaded.
 
@@ -49,82 +46,54 @@ def open_data(data: str, data_dir: str | None = None, on_download: Callable[[int
     if data == "photos":
         train, test = open_photos()
         return Splits(train=train, test=test, note=_named("photos", train, test, data))
-    path = Path(data).expanduser()
+    if data.startswith(PREFIX):
+        return open_hub(data)
+    return _open_path(data, Path(data).expanduser())
+
+
+def _open_path(data: str, path: Path) -> Splits:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(_missing(path, data)) from error
     except OSError as error:
         raise DataError(f"cannot read {data} ({error.strerror}); check its permissions") from error
-    if path.is_dir():
-        return _divide(data, scan(path))
     kind = path.name.lower()
+    if path.is_dir():
+        return divide(data, scan(path))
     if kind.endswith(".zip"):
-        return _divide(data, open_zip(path))
+        return divide(data, open_zip(path))
     if kind.endswith(TARS):
-        return _divide(data, open_tar(path))
-    if kind.endswith(".csv"):
-        source, repeated = open_csv(path)
-        note = f"{data} lists {_count(len(source), 'picture')} of {_count(len(source.classes), 'class')}"
-        return Splits(
-            train=source, test=None, note=note + (f"; {_count(repeated, 'repeated row')} left out" if repeated else "")
-        )
+        return divide(data, open_tar(path))
+    if kind.endswith(MANIFESTS):
+        return open_manifest(path)
+    if kind.endswith(LISTS):
+        return divide(data, open_list(path))
     if kind.endswith(EXTENSIONS):
         raise DataError(f"{data} is a single picture; give the folder that holds your pictures: {path.parent}")
-    raise DataError(f"{data} is not a folder, a .zip, .tar, .tar.gz or .tgz archive, or a .csv file; give one of these")
-
-
-def _divide(data: str, listing: Listing) -> Splits:
-    """Divide what a folder or an archive holds into its parts."""
-    name = data.rstrip("/") or data
-    layout = arrange([entry.name for entry in listing.entries])
-
-    def source(part: Part) -> Files:
-        entries = [listing.entries[place] for place in part.places]
-        full = f"{name}/{part.folder}" if part.folder and layout.test else name
-        return Files(full, entries, listing.load, part.labels, layout.classes)
-
-    return Splits(
-        train=source(layout.train),
-        test=source(layout.test) if layout.test else None,
-        note="; ".join([_found(name, layout), *listing.left_out]),
+    raise DataError(
+        f"{data} is not a folder, a .zip, .tar, .tar.gz or .tgz archive, a .csv or .parquet manifest, or a .txt or "
+        ".lst list of pictures; give one of these"
     )
 
 
-def _found(name: str, layout: Layout) -> str:
-    train, test = layout.train, layout.test
-    if test:
-        note = (
-            f"{name} holds {train.folder}/ ({_count(len(train.places), 'picture')}) and {test.folder}/ "
-            f"({len(test.places)}): pretraining uses only {train.folder}/"
-        )
-        if layout.outside:
-            note += f"; {_count(layout.outside, 'picture')} outside both left out"
-    else:
-        note = f"{name} holds {_count(len(train.places), 'picture')}"
-        note += f" in folders of {_count(len(layout.classes), 'class')}" if layout.classes else ", without labels"
-    if layout.unlabelled:
-        note += f"; there are no labels because some pictures, such as {layout.unlabelled}, lie outside class folders"
-    return note
-
-
 def _named(title: str, train: Source, test: Source, data: str) -> str:
-    classes = _count(len(train.classes), "class")
+    classes = count(len(train.classes), "class")
     note = f"{title}: {len(train)} pictures to learn from and {len(test)} to test on, {classes}"
     return note + (f" (for the folder of that name type ./{data})" if Path(data).exists() else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
 def _missing(path: Path, data: str) -> str:
     try:
         beside = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
     except OSError:
-        return f"there is no {data}, nor a folder {path.parent} it could lie in"
+        hub = f"; for the Hugging Face dataset type {PREFIX}{data}" if re.fullmatch(r"[\w.-]+/[\w.-]+", data) else ""
+        return f"there is no {data}, nor a folder {path.parent} it could lie in{hub}"
     known = [*NAMES, *beside] if path.parent == Path() else beside
     close = suggest(path.name, known)
     return f"there is no {data}" + (
-        close if "did you mean" in close else f"; give a folder, an archive, or one of {', '.join(NAMES)}"
+        close
+        if "did you mean" in close
+        else f"; give a folder, an archive, a manifest (.csv, .parquet), a list (.txt), {PREFIX}NAME, or one of "
+        f"{', '.join(NAMES)}"
     )

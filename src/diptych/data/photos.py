@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from diptych.data.decode import BadPicture, decode
+from diptych.data.decode import decode
+from diptych.data.pixels import BadPicture, PixelFormat, convert
 from diptych.data.source import Arrays
 from diptych.errors import DataError
 from diptych.seeding import generator
@@ -123,7 +124,7 @@ def load_photo(path: Path) -> NDArray[np.uint8]:
         DataError: its file is damaged.
     """
     try:
-        photo = decode(path, path.name)
+        photo = np.asarray(convert(decode(path, path.name), PixelFormat(), path.name), np.uint8)
     except BadPicture as error:
         raise DataError(f"the demo photograph {path} cannot be read ({error.reason}); reinstall its package") from error
     _, height, width = photo.shape

@@ -7,14 +7,19 @@ some pictures of another source.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.data.decode import BadPicture, decode
+from diptych.data.decode import decode, header, region
+from diptych.data.pixels import BadPicture, Header, Pixels
 
-__all__ = ["Arrays", "BadPicture", "Entry", "Files", "Listing", "Source", "Subset", "digest"]
+__all__ = ["Arrays", "BadPicture", "Entry", "Files", "Listing", "Load", "Source", "Subset", "digest"]
+
+Load: TypeAlias = Callable[[str], "bytes | Path"]
+"""Finds the encoded picture of a name: its content, or the file that holds it. Raises BadPicture."""
 
 
 class Source(Protocol):
@@ -35,11 +40,26 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Number of pictures, unreadable ones included."""
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return picture ``index`` as uint8 ``(3, H, W)``, RGB, values 0..255.
+    def read(self, index: int, size: int | None = None) -> Pixels:
+        """Return picture ``index`` as ``(C, H, W)``, in the channels and the type it has.
+
+        Args:
+            index: 0 .. ``len`` - 1.
+            size: a hint: the caller will make it ``size`` pixels a side, so a reduced form of at least three times
+                that may be returned.
 
         Raises:
             BadPicture: it cannot be read.
+        """
+
+    def header(self, index: int) -> Header:
+        """Describe picture ``index`` without decoding its pixels. Raises BadPicture."""
+
+    def region(self, index: int, top: int, left: int, height: int, width: int) -> Pixels:
+        """Return a part of picture ``index``, ``(C, height, width)``, without keeping more of it than that needs.
+
+        Raises:
+            BadPicture: it cannot be read, or the part reaches beyond it.
         """
 
     def name_of(self, index: int) -> str:
@@ -47,6 +67,9 @@ class Source(Protocol):
 
     def label(self, index: int) -> int | None:
         """Return the place of the picture's class in ``classes``, None where it has none."""
+
+    def group(self, index: int) -> str | None:
+        """Return what the picture belongs to (a patient, a scene, a lot), None where nothing is known."""
 
 
 def digest(parts: Iterable[object]) -> str:
@@ -74,8 +97,8 @@ class Listing:
 
     entries: list[Entry]
     """Its pictures, sorted by name."""
-    load: Callable[[str], bytes]
-    """Reads the entry of that name; may be called from many threads at once. Raises BadPicture."""
+    load: Load
+    """May be called from many threads at once."""
     left_out: list[str] = field(default_factory=list)
     """What was not listed and why, for people."""
 
@@ -86,30 +109,48 @@ class Files:
     Args:
         name: for people.
         entries: the pictures, sorted by name.
-        load: reads one by its name.
+        load: finds one by its name.
         labels: place of each picture's class in ``classes``; None where there are no labels.
         classes: names of the classes.
+        groups: what each picture belongs to; None where nothing is known.
     """
 
     def __init__(
         self,
         name: str,
         entries: Sequence[Entry],
-        load: Callable[[str], bytes],
+        load: Load,
         labels: Sequence[int] | None = None,
         classes: tuple[str, ...] = (),
+        groups: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self.classes = classes if labels is not None else ()
         self.fingerprint = digest(tuple(entry) for entry in entries)
-        self._entries, self._load, self._labels = entries, load, labels
+        self._entries, self._load, self._labels, self._groups = entries, load, labels, groups
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return picture ``index`` as uint8 ``(3, H, W)``. Raises BadPicture."""
-        return decode(self._load(self._entries[index].name), self.name_of(index))
+    def read(self, index: int, size: int | None = None) -> Pixels:
+        """Return picture ``index``. Raises BadPicture."""
+        return decode(self._load(self._entries[index].name), self.name_of(index), size)
+
+    def header(self, index: int) -> Header:
+        """Describe picture ``index``. Raises BadPicture."""
+        return header(self._load(self._entries[index].name), self.name_of(index))
+
+    def region(self, index: int, top: int, left: int, height: int, width: int) -> Pixels:
+        """Return a part of picture ``index``. Raises BadPicture."""
+        return region(self._load(self._entries[index].name), self.name_of(index), top, left, height, width)
+
+    def entry(self, index: int) -> Entry:
+        """Return what is known of picture ``index`` without opening it."""
+        return self._entries[index]
+
+    def encoded(self, index: int) -> bytes | Path:
+        """Return picture ``index`` as it was found: its content, or the file that holds it. Raises BadPicture."""
+        return self._load(self._entries[index].name)
 
     def name_of(self, index: int) -> str:
         """Return the picture's path within the folder or archive."""
@@ -119,6 +160,10 @@ class Files:
     def label(self, index: int) -> int | None:
         """Return the place of the picture's class in ``classes``."""
         return None if self._labels is None else self._labels[index]
+
+    def group(self, index: int) -> str | None:
+        """Return what the picture belongs to."""
+        return None if self._groups is None else self._groups[index]
 
 
 class Arrays:
@@ -139,10 +184,21 @@ class Arrays:
     def __len__(self) -> int:
         return len(self._images)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int, size: int | None = None) -> Pixels:
         """Return a copy of picture ``index``, uint8 ``(3, H, W)``."""
         picture: NDArray[np.uint8] = self._images[index].copy()
         return picture
+
+    def header(self, index: int) -> Header:
+        """Describe picture ``index``."""
+        channels, height, width = self._images.shape[1:]
+        return Header(
+            format="array", width=width, height=height, channels=channels, depth="uint8", segment=(height, width)
+        )
+
+    def region(self, index: int, top: int, left: int, height: int, width: int) -> Pixels:
+        """Return a copy of a part of picture ``index``."""
+        return self.read(index)[:, top : top + height, left : left + width]
 
     def name_of(self, index: int) -> str:
         """Return ``class/number``."""
@@ -151,6 +207,10 @@ class Arrays:
     def label(self, index: int) -> int | None:
         """Return the place of the picture's class in ``classes``."""
         return self._labels[index]
+
+    def group(self, index: int) -> str | None:
+        """Nothing is known of groups."""
+        return None
 
 
 class Subset:
@@ -164,9 +224,17 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int, size: int | None = None) -> Pixels:
         """Return picture ``indices[index]`` of the source. Raises BadPicture."""
-        return self.source.read(self.indices[index])
+        return self.source.read(self.indices[index], size)
+
+    def header(self, index: int) -> Header:
+        """Describe the picture. Raises BadPicture."""
+        return self.source.header(self.indices[index])
+
+    def region(self, index: int, top: int, left: int, height: int, width: int) -> Pixels:
+        """Return a part of the picture. Raises BadPicture."""
+        return self.source.region(self.indices[index], top, left, height, width)
 
     def name_of(self, index: int) -> str:
         """Return the picture's name in the source."""
@@ -175,3 +243,7 @@ class Subset:
     def label(self, index: int) -> int | None:
         """Return the picture's label in the source."""
         return self.source.label(self.indices[index])
+
+    def group(self, index: int) -> str | None:
+        """Return what the picture belongs to, in the source."""
+        return self.source.group(self.indices[index])

@@ -1,198 +1,172 @@
-"""Pictures decoded once, resized to one size, and held in memory as bytes."""
+"""Decoded pictures of one size: in memory, in a memory-mapped file, or decoded anew each time they are asked for.
 
-import hashlib
-import os
-import statistics
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+``plan`` chooses where, ``open_store`` makes it. Every kind hands out the same pictures in the same order.
+"""
+
+import re
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal, Protocol, TypeAlias
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from tyro.conf import arg
 
-from diptych.data.decode import fit
-from diptych.data.source import BadPicture, Source
-from diptych.errors import DataError, RunFolderError
-from diptych.runs import writing
+from diptych.data.disk_store import DiskStore, build_disk_store, open_disk_store
+from diptych.data.lazy_store import LazyStore
+from diptych.data.memory_store import MemoryStore, build_memory_store, told, usable_memory
+from diptych.data.pixels import BadPicture, PixelFormat, Pixels
+from diptych.data.source import Source
+from diptych.errors import ConfigError, DataError
 
-CHUNK = 32
-"""Pictures a thread takes at a time: handing over single small ones would cost as much as decoding them."""
-CHUNK_BYTES = 8 << 20
-"""A chunk holds fewer pictures where they are large, so that those waiting stay few in memory."""
-QUICK = 5e-4
-"""Seconds: pictures that decode faster spend their time in Python, and threads would only wait for each other."""
-PROBE = 8
-"""Pictures timed to find that out."""
-MEMORY_SHARE = 0.8
-"""Of the available memory; the rest is for training."""
+__all__ = ["DiskStore", "LazyStore", "MemoryStore", "Store", "StoreConfig", "build_memory_store", "open_store", "plan"]
 
-Decoded = list[NDArray[np.uint8] | BadPicture]
+Place: TypeAlias = Literal["memory", "disk", "none"]
+
+MIN_FREE = 1 << 30
+"""Bytes left on a disk that a store is written to."""
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Store:
-    """Decoded pictures of one size."""
+class StoreConfig:
+    """Where decoded pictures are kept, and how many may be unreadable; it changes speed and never the pictures."""
 
-    images: Tensor
-    """``(N, 3, S, S)`` uint8, values 0..255."""
-    source_indices: Tensor
-    """``(N,)`` int64: each picture's place in the source it was read from."""
+    store: Literal["auto", "memory", "disk", "none"] = "auto"
+    """Decode once into memory or into a file on disk, or anew each epoch (none); auto takes the first that fits."""
+    store_dir: Annotated[str | None, arg(metavar="FOLDER")] = None
+    """Where disk stores are kept, for the next run too; ~/.cache/diptych/stores if not given."""
+    memory_limit: Annotated[str | None, arg(metavar="SIZE")] = None
+    """Most memory for pictures, such as 8GB; four fifths of what is available if not given."""
+    max_bad: float = 0.01
+    """Stop if more than this share of the pictures cannot be read."""
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"--max-bad must be a share of the pictures, 0..1, not {self.max_bad}")
+        if self.memory_limit is not None:
+            parse_bytes(self.memory_limit)
+
+    @property
+    def folder(self) -> Path:
+        """Where disk stores are kept."""
+        return Path(self.store_dir).expanduser() if self.store_dir else Path.home() / ".cache" / "diptych" / "stores"
+
+    def memory(self) -> int | None:
+        """Return the bytes that pictures may take in memory, None where nothing is known."""
+        if self.memory_limit is not None:
+            return parse_bytes(self.memory_limit)
+        return usable_memory()
+
+
+class Store(Protocol):
+    """Decoded pictures ``(C, S, S)`` of one kind and size."""
+
+    @property
+    def source_indices(self) -> Tensor:
+        """``(N,)`` int64: each picture's place in the source it was read from."""
+
+    def __len__(self) -> int: ...
 
     def read(self, indices: Tensor) -> Tensor:
-        """Return the pictures at ``indices`` (``(B,)`` int64) as uint8 ``(B, 3, S, S)``."""
-        return self.images[indices]
-
-    def digests(self) -> NDArray[np.uint64]:
-        """Return a 64-bit hash ``(N,)`` of each picture's pixels.
-
-        It is the same wherever the picture was read from (folder, archive, a copy under another name).
-        """
-        hashes = (hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in self.images.numpy())
-        return np.frombuffer(b"".join(hashes), dtype=np.uint64)
+        """Return the pictures at ``indices`` (``(B,)`` int64) as ``(B, C, S, S)``."""
 
 
-def build_store(
-    source: Source,
-    size: int,
-    on_bad: Callable[[BadPicture], None],
-    on_progress: Callable[[int, int], None] | None = None,
-    threads: int | None = None,
-) -> Store:
-    """Decode every picture of ``source`` in parallel and resize it with ``fit``.
+def plan(source: Source, size: int, wanted: PixelFormat, config: StoreConfig, *, key: str, processes: int = 1) -> Place:
+    """Choose where the pictures of ``source`` are kept.
 
     Args:
         source: the pictures.
         size: pixels a side.
-        on_bad: told of each picture that cannot be read, in order; it is left out.
-        on_progress: told ``(pictures done, pictures in all)`` now and then.
-        threads: as many as there are processors if None, or one where the pictures are tiny.
+        wanted: channels and type.
+        config: what the user asks for.
+        key: as for ``open_store``.
+        processes: how many of them on this machine will hold the pictures, each for itself if in memory.
 
     Raises:
-        DataError: the pictures do not fit into memory, or none can be read.
+        DataError: the memory or the disk asked for does not hold them.
     """
-    total = len(source)
-    _check_memory(source.name, total, size)
-    images = torch.empty((total, 3, size, size), dtype=torch.uint8)
-    rows = images.numpy()
-    kept: list[int] = []
-    first_bad: BadPicture | None = None
-    done = 0
-    for chunk in _in_parallel(source, size, threads):
-        for picture in chunk:
-            if isinstance(picture, BadPicture):
-                first_bad = first_bad or picture
-                on_bad(picture)
-            else:
-                rows[len(kept)] = picture
-                kept.append(done)
-            done += 1
-        if on_progress:
-            on_progress(done, total)
-    if not kept:
+    need = len(source) * size * size * wanted.bytes
+    limit = config.memory()
+    if config.store in ("memory", "auto") and (limit is None or need * processes <= limit):
+        return "memory"
+    if config.store == "memory":
         raise DataError(
-            f"none of the {total} pictures of {source.name} can be read; the first, {first_bad}"
-            if first_bad
-            else f"{source.name} holds no pictures"
+            f"{len(source)} pictures at {size} px need {told(need)} of memory in each process, and "
+            f"{told((limit or 0) / processes)} may be used: type --store disk, or a smaller --image-size or --limit"
         )
-    return Store(images=images[: len(kept)], source_indices=torch.tensor(kept))
+    free = free_disk(config.folder)
+    fits = need + MIN_FREE <= free or (config.folder / key).is_dir()
+    if config.store == "none" or (config.store == "auto" and not fits):
+        return "none"
+    if not fits:
+        raise DataError(
+            f"{len(source)} pictures at {size} px need {told(need)} of disk, and {config.folder} has {told(free)} "
+            "free: type --store none, or --store-dir with a folder on a larger disk"
+        )
+    return "disk"
 
 
-def write_digests(path: Path, store: Store) -> None:
-    """Write the hashes of the pictures in ``store``, so that an evaluation can tell which ones were seen."""
-    with writing(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, store.digests(), allow_pickle=False)
+def open_store(
+    place: Place,
+    source: Source,
+    size: int,
+    wanted: PixelFormat,
+    config: StoreConfig,
+    *,
+    key: str,
+    on_bad: Callable[[BadPicture], None],
+    on_progress: Callable[[int, int], None] | None = None,
+    on_read: Callable[[Pixels], None] | None = None,
+) -> Store:
+    """Make the store that ``plan`` chose, or open the one that lies on disk from an earlier run.
 
-
-def read_digests(path: Path) -> NDArray[np.uint64]:
-    """Read what ``write_digests`` wrote.
+    Args:
+        place: where.
+        source: the pictures.
+        size: pixels a side.
+        wanted: channels and type.
+        config: what the user asks for.
+        key: names what the user asked for, so that a later run finds the store again; for the disk alone.
+        on_bad: told of each picture that cannot be read.
+        on_progress: told ``(pictures done, pictures in all)`` now and then.
+        on_read: given each batch ``(B, C, S, S)`` where pictures are decoded anew each time.
 
     Raises:
-        RunFolderError: it is missing or damaged.
+        DataError: none of the pictures can be read.
+        RunFolderError: the disk cannot be written, or is full.
     """
-    try:
-        found: NDArray[np.uint64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RunFolderError(
-            f"cannot read {path}, which lists the pictures of pretraining; pretrain again with --overwrite"
-        ) from error
-    return found
+    if place == "memory":
+        return build_memory_store(source, size, wanted, on_bad, on_progress)
+    if place == "none":
+        return LazyStore(source, size, wanted, on_bad, on_read)
+    folder, memory = config.folder / key, config.memory()
+    store = open_disk_store(folder, source, size, wanted, memory)
+    if store is None:
+        build_disk_store(folder, source, size, wanted, on_bad, on_progress)
+        store = open_disk_store(folder, source, size, wanted, memory)
+        assert store is not None, "what was just built can be opened"
+    else:
+        for bad in store.bad:
+            on_bad(bad)
+    return store
 
 
-def available_memory() -> int | None:
-    """Return the bytes that could be taken without swapping, None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:  # not Linux: what is installed is the best known bound
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
+def free_disk(folder: Path) -> int:
+    """Return the free bytes of the disk that ``folder``, which need not be there yet, lies on."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
-def _check_memory(name: str, total: int, size: int) -> None:
-    available = available_memory()
-    each = 3 * size * size
-    if available is None or total * each <= available * MEMORY_SHARE:
-        return
-    fitting = int(available * MEMORY_SHARE)
-    smaller = int((fitting / (3 * total)) ** 0.5)
-    ways = [("--limit", fitting // each, 1), ("--image-size", smaller, 8)]
-    advice = " or ".join(f"{option} {value}" for option, value, least in ways if value >= least)
-    raise DataError(
-        f"{total} pictures of {name} at {size} px need {total * each / 1e9:.1f} GB, and {available / 1e9:.1f} GB of "
-        f"memory are available: add {advice or 'memory'}"
-    )
+def parse_bytes(text: str) -> int:
+    """Read a size such as ``8GB``, ``512 MiB`` or ``1000000``.
 
-
-def _in_parallel(source: Source, size: int, threads: int | None) -> Iterator[Decoded]:
-    """Yield decoded chunks in order, with a bounded number of them waiting."""
-    probed = min(PROBE, len(source))
-    first, seconds = _probe(source, size, probed)
-    yield first
-    threads = threads or (1 if seconds < QUICK else os.cpu_count() or 1)
-    each = max(1, min(CHUNK, CHUNK_BYTES // (3 * size * size)))
-
-    def decode_chunk(start: int) -> Decoded:
-        return [_read(source, index, size) for index in range(start, min(start + each, len(source)))]
-
-    pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[Decoded]] = deque()
-    try:
-        for start in range(probed, len(source), each):
-            waiting.append(pool.submit(decode_chunk, start))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _probe(source: Source, size: int, count: int) -> tuple[Decoded, float]:
-    """Decode the first ``count`` pictures here; returns them and the median seconds that one which can be read took."""
-    decoded: Decoded = []
-    seconds: list[float] = []
-    for index in range(count):
-        began = time.perf_counter()
-        decoded.append(_read(source, index, size))
-        if not isinstance(decoded[-1], BadPicture):
-            seconds.append(time.perf_counter() - began)
-    return decoded, statistics.median(seconds) if seconds else QUICK
-
-
-def _read(source: Source, index: int, size: int) -> NDArray[np.uint8] | BadPicture:
-    try:
-        return fit(source.read(index), size)
-    except BadPicture as bad:
-        return bad
+    Raises:
+        ConfigError: it is none.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if not match or match[2].upper() not in UNITS:
+        raise ConfigError(f"--memory-limit cannot be '{text}': type a size such as 8GB or 512MB")
+    return int(float(match[1]) * UNITS[match[2].upper()])

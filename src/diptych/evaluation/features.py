@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diptych.data.statistics import FULL
 from diptych.errors import RunFolderError
 from diptych.frozen import FrozenBackbone
 
@@ -38,11 +39,15 @@ def backbone_features(backbone: FrozenBackbone, images: Tensor, labels: Tensor) 
 
 
 def pixel_features(images: Tensor, labels: Tensor) -> Features:
-    """Flatten pictures, uint8 ``(N, C, H, W)``, to ``(N, D)`` in 0..1: large ones are first averaged to 32 × 32."""
+    """Flatten pictures ``(N, C, H, W)`` to ``(N, D)``: large ones are first averaged to 32 × 32.
+
+    Whole numbers become 0..1; floating-point pictures keep their values.
+    """
+    full = FULL.get(str(images.dtype).removeprefix("torch."), 1.0)
     if is_averaged(images):
         small = [F.adaptive_avg_pool2d(part.float(), PIXEL_SIDE) for part in torch.split(images, 256)]
-        return Features(torch.cat(small).flatten(1) / 255, labels)
-    return Features(images.flatten(1).float() / 255, labels)
+        return Features(torch.cat(small).flatten(1) / full, labels)
+    return Features(images.flatten(1).float() / full, labels)
 
 
 def is_averaged(images: Tensor) -> bool:

@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diptych.data.chosen import tiled
+from diptych.data.memory_store import MemoryStore, build_memory_store
 from diptych.data.open import open_data
-from diptych.data.source import BadPicture, Source
+from diptych.data.pixels import BadPicture, PixelFormat
+from diptych.data.source import Source
 from diptych.data.split import draw, stratified_split
-from diptych.data.store import Store, build_store
 from diptych.errors import DataError
 from diptych.progress import Terminal
 
@@ -36,8 +38,8 @@ class Sources:
 class Labelled:
     """Decoded pictures with their labels, places in one list of classes for both parts."""
 
-    train: Store
-    test: Store
+    train: MemoryStore
+    test: MemoryStore
     train_labels: Tensor
     """``(N,)`` int64."""
     test_labels: Tensor
@@ -48,7 +50,7 @@ class Labelled:
     """Left out because they could not be read."""
 
 
-def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int) -> Sources:
+def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int, tile: int | None = None) -> Sources:
     """Find the labelled pictures and split them where ``data`` holds no ``test/``.
 
     Args:
@@ -56,11 +58,12 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int)
         data_dir: as for ``open_data``.
         limit: pictures drawn from each of ``train/`` and ``test/``, or from all where there is no such split.
         seed: of the split.
+        tile: pixels a side of the squares that each picture is cut into, as they were for pretraining.
 
     Raises:
         DataError: there is no such data, it has no labels, one class only, or test classes without training pictures.
     """
-    splits = open_data(data, data_dir)
+    splits = tiled(open_data(data, data_dir), tile)
     train, test = (_drawn(source, limit) for source in (splits.train, splits.test or splits.train))
     for source in (train, test):
         _refuse_unlabelled(source, splits.note)
@@ -82,14 +85,14 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int)
     )
 
 
-def read_labelled(sources: Sources, size: int, terminal: Terminal) -> Labelled:
-    """Decode both parts to ``(3, size, size)``, without the pictures that cannot be read.
+def read_labelled(sources: Sources, size: int, pixels: PixelFormat, terminal: Terminal) -> Labelled:
+    """Decode both parts to ``(C, size, size)`` of the kind ``pixels``, without the pictures that cannot be read.
 
     Raises:
         DataError: no picture can be read, they do not fit into memory, or a class has lost its last training picture.
     """
     bad: list[BadPicture] = []
-    train, test = (_read(source, size, bad, terminal) for source in (sources.train, sources.test))
+    train, test = (_read(source, size, pixels, bad, terminal) for source in (sources.train, sources.test))
     train_names, test_names = (
         [names[place] for place in store.source_indices.tolist()]
         for names, store in ((_names(sources.train), train), (_names(sources.test), test))
@@ -118,16 +121,16 @@ class Overlap:
 
 def overlap(pictures: Labelled, pretrained_on: NDArray[np.uint64]) -> Overlap:
     """Count the test pictures among those of pretraining (given by their hashes) and among the probes' own."""
-    test = pictures.test.digests()
+    test = pictures.test.digests
     return Overlap(
         pretraining=int(np.isin(test, pretrained_on).sum()),
-        training=int(np.isin(test, pictures.train.digests()).sum()),
+        training=int(np.isin(test, pictures.train.digests).sum()),
     )
 
 
-def _read(source: Source, size: int, bad: list[BadPicture], terminal: Terminal) -> Store:
+def _read(source: Source, size: int, pixels: PixelFormat, bad: list[BadPicture], terminal: Terminal) -> MemoryStore:
     with terminal.bar("reading pictures", len(source)) as bar:
-        return build_store(source, size, bad.append, lambda done, _: bar.update(done))
+        return build_memory_store(source, size, pixels, bad.append, lambda done, _: bar.update(done))
 
 
 def _drawn(source: Source, limit: int | None) -> Source:
@@ -144,7 +147,7 @@ def _refuse_unlabelled(source: Source, found: str) -> None:
     if any(source.label(index) is None for index in range(len(source))):
         raise DataError(
             f"{source.name} has no labels, which evaluating needs: put each picture into a folder named after its "
-            f"class (CLASS/picture.jpg, two classes or more), or give a CSV file with the header file,label ({found})"
+            f"class (CLASS/picture.jpg, two classes or more), or give a CSV file with the header path,label ({found})"
         )
 
 

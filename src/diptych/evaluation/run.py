@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from diptych import figures
-from diptych.data.store import read_digests
+from diptych.data.digests import read_digests
 from diptych.errors import ConfigError, suggest
 from diptych.evaluation.knn import Neighbors
 from diptych.evaluation.pictures import Labelled, Overlap, Sources, open_labelled, overlap, read_labelled
@@ -73,9 +73,10 @@ def evaluate(
     folder.read_card()
     terminal.log_to(folder.log)
     backbones = {"pretrained": load(run, device), "random": random_twin(run, device)}
-    sources = open_labelled(data, data_dir, limit, seed)
+    made = backbones["pretrained"].preprocessing
+    sources = open_labelled(data, data_dir, limit, seed, made.tile)
     terminal.say(sources.found)
-    pictures = read_labelled(sources, backbones["pretrained"].preprocessing.image_size, terminal)
+    pictures = read_labelled(sources, made.image_size, made.pixels, terminal)
     _quarantine(folder, pictures, terminal)
     met = _overlap(folder, pictures, terminal)
     terminal.say(f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on: {sources.note}")
@@ -136,7 +137,7 @@ def _refuse(protocol: str, limit: int | None, seed: int, name: str | None) -> No
 
 def _overlap(folder: RunFolder, pictures: Labelled, terminal: Terminal) -> Overlap:
     """Find what was met before, and say so."""
-    found = overlap(pictures, read_digests(folder.pictures))
+    found = overlap(pictures, read_digests(folder))
     total = f"of {len(pictures.test):,} test pictures"
     if found.pretraining:
         terminal.say(f"The backbone saw {found.pretraining:,} {total}, without their labels, during pretraining")

@@ -10,6 +10,7 @@ Keras example's heads.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from tyro.conf import Suppress
@@ -67,12 +68,16 @@ class SimSiam(Method):
         self.predictor = bottleneck_predictor(config.projector_width, config.predictor_width, config.predictor_order)
 
     def loss(self, views: Views) -> StepOutput:
-        """Symmetric negative cosine similarity of two views, in -1..1; -1 at once is a sign of collapse."""
+        """Symmetric negative cosine similarity, in -1..1; -1 at once is a sign of collapse.
+
+        Each view predicts the first two, save itself: with two views that is eq. 2 of the paper, with more of them
+        (multi-crop, arXiv 2006.09882) the small ones only predict.
+        """
         # One pass a view, so that batch norm sees each view's own statistics, as in the paper.
-        z1, z2 = (self.projector(self.backbone(view)) for view in views)
-        p1, p2 = self.predictor(z1), self.predictor(z2)
-        loss = negative_cosine(p1, z2.detach()) / 2 + negative_cosine(p2, z1.detach()) / 2
-        return StepOutput(loss=loss, embeddings=z1.detach(), metrics={})
+        z = [self.projector(self.backbone(view)) for view in views]
+        p = [self.predictor(projection) for projection in z]
+        terms = [negative_cosine(p[i], z[j].detach()) for i in range(len(views)) for j in range(2) if i != j]
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The encoder, and the predictor, whose learning rate may be constant (appendix A of the paper)."""

@@ -14,6 +14,7 @@ from diptych.recipes.simsiam_cifar import simsiam_cifar
 from diptych.recipes.simsiam_imagenet import simsiam_imagenet
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
+from diptych.views.policies import POLICIES
 
 DEFAULT = "simsiam"
 FIXED: dict[str, Callable[[str], RunConfig]] = {
@@ -21,6 +22,8 @@ FIXED: dict[str, Callable[[str], RunConfig]] = {
     "simsiam-cifar": simsiam_cifar,
     "simsiam-imagenet": simsiam_imagenet,
 }
+LOOKED = ("data_dir", "limit", "tile")
+"""Settings that decide which pictures the default recipe looks at."""
 RECIPES: dict[str, Callable[..., object]] = {DEFAULT: simsiam, **FIXED}
 
 
@@ -48,8 +51,10 @@ def recipe(name: str, data: str, asked: Mapping[str, Any] | None = None) -> Orde
     asked = asked or {}
     with_settings(skeleton(name), asked)  # what cannot be is refused before any picture is looked at
     if name in FIXED:
-        return Order(config=FIXED[name](data), recipe=name)
-    config, choices = simsiam(data, facts_room.gather(data, asked.get("data_dir"), asked.get("limit")), asked)
+        config = FIXED[name](data)
+        policy = asked.get("policy")
+        return Order(config=with_settings(config, POLICIES[policy].values) if policy else config, recipe=name)
+    config, choices = simsiam(data, facts_room.gather(data, *(asked.get(name) for name in LOOKED)), asked)
     return Order(config=config, recipe=name, choices=choices)
 
 

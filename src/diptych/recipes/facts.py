@@ -2,13 +2,15 @@
 
 import os
 import statistics
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
-from diptych.data.open import open_data
-from diptych.data.source import BadPicture
+from diptych.data.chosen import open_source
+from diptych.data.pixels import BadPicture, PixelFormat, Pixels, format_of
+from diptych.data.shards import count as count_pictures
+from diptych.data.shards import find_shards, is_shards
 from diptych.data.split import draw
 from diptych.errors import DataError
 
@@ -24,37 +26,55 @@ class Facts:
     """Pictures to learn from."""
     side: int
     """Median of the shorter side, in pixels, over a sample."""
-    gray: bool
-    """Whether every picture of the sample has three equal channels."""
+    pixels: PixelFormat
+    """What most pictures of the sample are: one channel where all are gray, three equal ones included."""
     gpu: bool
     """Whether a CUDA GPU is there."""
     bf16: bool
     """Whether the processor computes in bfloat16 natively."""
 
 
-def gather(data: str, data_dir: str | None = None, limit: int | None = None) -> Facts:
+def gather(data: str, data_dir: str | None = None, limit: int | None = None, tile: int | None = None) -> Facts:
     """Look at a sample of the pictures and at the machine.
 
     Raises:
         DataError: the pictures cannot be found, or none of the sample can be read.
     """
-    source = open_data(data, data_dir).train
-    source = source if limit is None else draw(source, limit)
+    source, _ = open_source(data, data_dir, tile, limit)
+    count = limit or count_pictures(find_shards(data)) if is_shards(data) else len(source)
     sample = draw(source, min(SAMPLE, len(source)))
-    sides, gray = [], True
+    sides: list[int] = []
+    kinds: Counter[PixelFormat] = Counter()
+    gray = True
     for index in range(len(sample)):
         try:
             picture = sample.read(index)
         except BadPicture:
             continue
         sides.append(min(picture.shape[1:]))
-        gray = gray and bool(np.array_equal(picture[0], picture[1]) and np.array_equal(picture[1], picture[2]))
+        kinds[format_of(picture)] += 1
+        gray = gray and is_gray(picture)
     if not sides:
         raise DataError(
             f"none of {len(sample)} pictures drawn from {data} can be read; look at them, or try another folder"
         )
-    side = int(statistics.median(sides))
-    return Facts(count=len(source), side=side, gray=gray, gpu=torch.cuda.is_available(), bf16=native_bf16())
+    pixels = kinds.most_common(1)[0][0]
+    if gray:
+        pixels = replace(pixels, channels=1)
+    elif pixels.channels == 1:  # most are gray but some have colour, which one channel would lose
+        pixels = replace(pixels, channels=3)
+    return Facts(
+        count=count,
+        side=int(statistics.median(sides)),
+        pixels=pixels,
+        gpu=torch.cuda.is_available(),
+        bf16=native_bf16(),
+    )
+
+
+def is_gray(picture: Pixels) -> bool:
+    """Whether a picture has one channel, or three equal ones."""
+    return len(picture) == 1 or (len(picture) == 3 and bool((picture == picture[:1]).all()))
 
 
 def native_bf16() -> bool:

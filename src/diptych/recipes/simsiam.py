@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from diptych.config import with_settings
+from diptych.data.pixels import PixelFormat
 from diptych.recipes.facts import Facts, machine
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, flags
+from diptych.views.policies import POLICIES
 
 CPU_VIEWS, GPU_VIEWS = 50_000, 20_000_000
 """Pictures shown in a whole run, repeats included: minutes on two slow cores, some hours on a GPU."""
@@ -39,6 +41,13 @@ def simsiam(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> 
         choices.append(Choice(what=shlex.join(flags({name: value})), why=why))
         return value
 
+    policy = asked.get("policy") or "natural"
+    if facts.pixels != PixelFormat():
+        channels = choose("channels", facts.pixels.channels, f"what most of the pictures have: {facts.pixels}")
+        choose("depth", facts.pixels.depth, "the type of their values")
+        if channels != 3:
+            gray = channels == 1
+            policy = choose("policy", "grayscale" if gray else "overhead", "one channel" if gray else "many channels")
     seen = f"the shorter side of the pictures is {facts.side} px (median), on {machine(facts)}"
     size = choose("image_size", _image_size(facts), seen)
     choose("backbone", _backbone(facts, size), f"{size} px pictures, {facts.count:,} of them, on {machine(facts)}")
@@ -61,10 +70,7 @@ def simsiam(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> 
         for name, value in {"projector_layers": 2, "predictor_constant_lr": False, "weight_decay": 5e-4}.items():
             choose(name, value, f"the paper's for small pictures, {SMALL} px or less")
         choose("blur", 0.0, f"the paper's for small pictures: a blur would leave little of {size} px")
-    if facts.gray:
-        for name in ("saturation", "hue", "grayscale"):
-            choose(name, 0.0, "the pictures are gray")
-    return with_settings(RunConfig(data=data), values), choices
+    return with_settings(with_settings(RunConfig(data=data), POLICIES[policy].values), values), choices
 
 
 def _image_size(facts: Facts) -> int:

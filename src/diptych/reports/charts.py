@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from diptych.reports.markup import SPACE, number, text, tick_labels, ticks
+from diptych.markup import SPACE, number, text, tick_labels, ticks
 
 BANDS = 96
 """Stretches of equal length into which a long run's records are put; each shows its mean and its range."""

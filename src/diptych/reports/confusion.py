@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from diptych.markup import get, name, percent, signed, text
 from diptych.reports.collect import Evaluation
-from diptych.reports.markup import get, name, percent, signed, text
 from diptych.reports.verdict import probe_name, quoted_probe, title_of
 
 MATRIX_CLASSES = 20

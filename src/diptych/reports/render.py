@@ -3,9 +3,9 @@
 from pathlib import Path
 from string import Template
 
+from diptych.markup import date, text
 from diptych.reports import sections
 from diptych.reports.collect import Facts, collect
-from diptych.reports.markup import date, text
 from diptych.reports.verdict import UNKNOWN, verdict_section
 from diptych.runs import RunFolder, write_text
 

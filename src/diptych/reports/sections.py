@@ -5,10 +5,10 @@ from itertools import groupby
 from typing import Any
 
 from diptych.config import flatten
+from diptych.markup import command, date, duration, facts, get, name, number, picture, plain, section, text
 from diptych.reports.charts import Curve, line_chart
 from diptych.reports.collect import Facts
 from diptych.reports.confusion import confusion_of
-from diptych.reports.markup import command, date, duration, facts, get, name, number, picture, plain, section, text
 from diptych.reports.verdict import title_of
 
 SHOWN_BAD = 20

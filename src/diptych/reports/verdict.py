@@ -7,9 +7,9 @@ from typing import Any
 from diptych.config import flatten
 from diptych.evaluation.table import CONTENDER_NAMES
 from diptych.evaluation.verdict import PROBE_NAMES
+from diptych.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
 from diptych.reports.charts import Interval, interval_chart
 from diptych.reports.collect import Evaluation, Facts
-from diptych.reports.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
 
 PROTOCOLS = {
     "standard": "standard: weighted kNN, and logistic regression to convergence, on frozen features",

@@ -12,17 +12,14 @@ from typing import Any
 import torch
 
 from diptych.config import from_dict, to_dict
-from diptych.data.source import BadPicture, Source
-from diptych.data.store import Store
 from diptych.distributed import World
-from diptych.runs import SCHEMA_VERSION, RunFolder
+from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
+from diptych.training.pictures import Pictures
 
 
-def run_card(
-    order: Order, source: Source, note: str, store: Store, bad: list[BadPicture], device: torch.device, world: World
-) -> dict[str, Any]:
+def run_card(order: Order, pictures: Pictures, device: torch.device, world: World) -> dict[str, Any]:
     """Return the contents of ``run.json``."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -32,11 +29,11 @@ def run_card(
         "choices": [asdict(choice) for choice in order.choices],
         "command": order.command,
         "data": {
-            "name": source.name,
-            "note": note,
-            "pictures": len(store),
-            "skipped": len(bad),
-            "fingerprint": source.fingerprint,
+            "name": pictures.name,
+            "note": pictures.note,
+            "pictures": pictures.count,
+            "skipped": len(pictures.quarantine),
+            "fingerprint": pictures.fingerprint,
         },
         "versions": {
             "python": platform.python_version(),
@@ -52,6 +49,13 @@ def run_card(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "result": None,
     }
+
+
+def write_result(run: RunFolder, result: dict[str, Any]) -> None:
+    """Write into ``run.json`` what a run came to, and how many pictures could not be read by then."""
+    card = run.read_card()
+    skipped = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
+    write_json(run.config, card | {"result": result, "data": card["data"] | {"skipped": len(skipped)}})
 
 
 def _git_commit() -> str | None:

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from diptych.data.pixels import PixelFormat
+from diptych.data.store import StoreConfig
 from diptych.errors import ConfigError
 from diptych.methods import SimSiamConfig
 from diptych.optim.config import OptimConfig
@@ -42,13 +44,20 @@ class RunConfig:
     """Everything that decides a run's result; saved in ``run.json`` and compared on ``--resume``."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
-    """A folder, .zip, .tar or .csv of pictures, or a name: cifar10, photos."""
+    """A folder, archive, list or shards of pictures, hub:NAME, cifar10 or photos."""
     data_dir: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Where the archive of a named data set lies or shall lie."""
     limit: Annotated[int | None, arg(metavar="N")] = None
     """Use this many pictures, drawn evenly at random by a fixed seed."""
+    tile: Annotated[int | None, arg(metavar="PIXELS")] = None
+    """Cut each picture into squares of this many pixels a side, each a picture of its own; for scans and maps."""
     image_size: int = 224
     """Pixels a side of the stored pictures and of the views."""
+    channels: int = 3
+    """Of every picture: one is repeated to make three, three give one by their luma, others are refused."""
+    depth: Literal["uint8", "uint16", "float32"] = "uint8"
+    """What a pixel's values are stored as: 8 bits, 16 bits, or floating point of any range."""
+    storage: StoreConfig = field(default_factory=StoreConfig)
     backbone: str = "timm:resnet50"
     """resnet20v2, resnet56v2, resnet110v2, resnet164v2 (or with -nofinal), or timm:MODEL."""
     method: SimSiamConfig = field(default_factory=SimSiamConfig)
@@ -59,5 +68,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.image_size < 8:
             raise ConfigError(f"--image-size must be 8 or more pixels, not {self.image_size}")
+        if self.channels < 1:
+            raise ConfigError(f"--channels must be 1 or more, not {self.channels}")
+        if self.tile is not None and self.tile < 8:
+            raise ConfigError(f"--tile must be 8 or more pixels, not {self.tile}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit must be 1 or more pictures, not {self.limit}")
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """What every picture is brought to."""
+        return PixelFormat(channels=self.channels, depth=self.depth)

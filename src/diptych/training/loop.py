@@ -11,6 +11,7 @@ from torch import nn
 from diptych import checkpoint
 from diptych.checkpoint import Progress
 from diptych.data.loader import Loader
+from diptych.data.stream import StreamLoader
 from diptych.distributed import StopFlag, World, any_rank, mean_over_ranks
 from diptych.errors import UserError
 from diptych.methods import Method
@@ -20,7 +21,7 @@ from diptych.runs import RunFolder
 from diptych.seeding import VIEWS, generator
 from diptych.training.config import RunConfig
 from diptych.training.recorder import Recorder
-from diptych.views.pipeline import TwoViews
+from diptych.views.pipeline import ViewMaker
 
 Status = Literal["finished", "stopped early", "interrupted"]
 
@@ -34,8 +35,8 @@ class Parts:
 
     config: RunConfig
     run: RunFolder
-    loader: Loader
-    make_views: TwoViews
+    loader: Loader | StreamLoader
+    make_views: ViewMaker
     method: Method
     model: nn.Module
     """The method, wrapped for several processes where there are several."""

@@ -9,11 +9,7 @@ from torch import Tensor
 from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
 from diptych.config import diff
-from diptych.data.loader import Loader
-from diptych.data.open import open_data
-from diptych.data.source import BadPicture, Source
-from diptych.data.split import draw
-from diptych.data.store import Store, build_store, write_digests
+from diptych.data.statistics import measure
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
 from diptych.errors import RunFolderError, UserError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
@@ -22,12 +18,13 @@ from diptych.optim.sgd import build_optimizer
 from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
 from diptych.seeding import VIEWS, WEIGHTS, generator
-from diptych.training.card import run_card, saved_config
+from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
 from diptych.training.loop import Parts, Status, train
 from diptych.training.order import Order
+from diptych.training.pictures import Pictures, open_pictures, sample_pictures, with_statistics
 from diptych.training.recorder import Recorder
-from diptych.views.pipeline import TwoViews
+from diptych.views.pipeline import ViewMaker
 
 SHOWN_PAIRS = 8
 
@@ -72,18 +69,18 @@ def pretrain(
         build_method(order.config)
         for choice in order.choices:
             terminal.say(f"chose {choice.what}: {choice.why}")
-        source, note, store, bad = _read_pictures(order.config, terminal)
-        _loader(order.config, store, world)
+        pictures = open_pictures(order.config, world, terminal)
+        order = replace(order, config=pictures.measured(order.config, terminal))
         run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
         if world.is_main:
             terminal.log_to(run.log)
-            for picture in bad:
-                run.append(run.quarantine, {"name": picture.name, "reason": picture.reason, "during": "pretrain"})
-            write_json(run.config, run_card(order, source, note, store, bad, where, world))
-            write_digests(run.pictures, store)
-            figures.view_pairs(run.views, *_some_views(order.config, store))
+            write_json(run.config, run_card(order, pictures, where, world))
+            figures.view_pairs(
+                run.views, *_some_views(order.config, pictures.some(SHOWN_PAIRS, order.config.train.seed))
+            )
         barrier(world)
-        return _train(run, order.config, store, Progress(step=0), None, where, world, terminal)
+        pictures.attach(run, world)
+        return _train(run, order.config, pictures, Progress(step=0), None, where, world, terminal)
 
 
 def resume(
@@ -105,7 +102,8 @@ def resume(
         run = RunFolder.open(path)
         card = run.read_card()
         saved = saved_config(run)
-        if config is not None and (changed := diff(saved, config)):
+        changed = [] if config is None else [change for change in diff(saved, config) if not _is_storage(change[0])]
+        if changed:
             listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
             raise RunFolderError(
                 f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out"
@@ -118,8 +116,10 @@ def resume(
             )
         where = pick_device(device, world)
         point = checkpoint.load(run.checkpoints / "last")
-        source, _, store, _ = _read_pictures(saved, terminal)
-        if source.fingerprint != card["data"]["fingerprint"]:
+        known = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
+        kept = saved if config is None else replace(saved, storage=config.storage)
+        pictures = open_pictures(kept, world, terminal, known)
+        if pictures.fingerprint != card["data"]["fingerprint"]:
             raise RunFolderError(
                 f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite"
             )
@@ -127,38 +127,24 @@ def resume(
             terminal.log_to(run.log)
             run.keep_metrics_before(point.progress.step)
         barrier(world)
+        pictures.attach(run, world)
         terminal.say(f"Going on with {run.path} from step {point.progress.step}")
-        return _train(run, saved, store, point.progress, point, where, world, terminal)
+        return _train(run, saved, pictures, point.progress, point, where, world, terminal)
+
+
+def _is_storage(name: str) -> bool:
+    """Whether a setting only says where pictures are kept: a run may go on with another."""
+    return name.startswith("storage.")
 
 
 def _voice(terminal: Terminal | None, world: World) -> Terminal:
     return terminal if terminal and world.is_main else Terminal(quiet=True)
 
 
-def _read_pictures(config: RunConfig, terminal: Terminal) -> tuple[Source, str, Store, list[BadPicture]]:
-    splits = open_data(config.data, config.data_dir, on_download=terminal.downloading())
-    source = splits.train if config.limit is None else draw(splits.train, config.limit)
-    if splits.note:
-        terminal.say(splits.note)
-    bad: list[BadPicture] = []
-    with terminal.bar("reading pictures", len(source)) as bar:
-        store = build_store(source, config.image_size, bad.append, lambda done, _: bar.update(done))
-    if bad:
-        terminal.say(
-            f"{len(bad)} of {len(source)} pictures could not be read and are left out: {bad[0].name} ({bad[0].reason})"
-            f"{' and others' if len(bad) > 1 else ''}; quarantine.jsonl in the run folder lists them"
-        )
-    return source, splits.note, store, bad
-
-
-def _loader(config: RunConfig, store: Store, world: World) -> Loader:
-    return Loader(store, config.train.batch_size, config.train.seed, rank=world.rank, world=world.size)
-
-
 def _train(
     run: RunFolder,
     config: RunConfig,
-    store: Store,
+    pictures: Pictures,
     progress: Progress,
     point: checkpoint.Checkpoint | None,
     device: torch.device,
@@ -166,7 +152,7 @@ def _train(
     terminal: Terminal,
 ) -> RunResult:
     """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to."""
-    loader = _loader(config, store, world)
+    loader = pictures.loader
     method, features, notes = build_method(config)
     method.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
@@ -175,7 +161,7 @@ def _train(
         optimizer.load_state_dict(point.state["optimizer"])
     for note in notes:
         terminal.say(note)
-    terminal.say(_summary(config, len(store), loader.steps_per_epoch, method, device, world))
+    terminal.say(_summary(config, pictures.count, loader.steps_per_epoch, method, device, world))
     steps = config.train.epochs * loader.steps_per_epoch
     with terminal.bar("training", steps, progress.step) as bar, StopFlag() as stop:
         recorder = Recorder(run, config, steps, loader.steps_per_epoch, world, terminal, bar)
@@ -183,7 +169,7 @@ def _train(
             config=config,
             run=run,
             loader=loader,
-            make_views=TwoViews(config.views, config.image_size),
+            make_views=ViewMaker(config.views, config.image_size, device),
             method=method,
             model=wrapped(method, world),
             optimizer=optimizer,
@@ -210,7 +196,7 @@ def _train(
         if status != "interrupted":
             save_backbone(run, method.backbone, _backbone_card(config, features))
         figures.loss_curve(run.loss, recorder.records)
-        write_json(run.config, run.read_card() | {"result": {k: v for k, v in asdict(result).items() if k != "run"}})
+        write_result(run, {k: v for k, v in asdict(result).items() if k != "run"})
     barrier(world)
     return result
 
@@ -221,7 +207,7 @@ def build_method(config: RunConfig) -> tuple[Method, int, tuple[str, ...]]:
     Returns:
         The method, the backbone's number of features, and what was adapted to the pictures.
     """
-    backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed)
+    backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
         return config.method.build(backbone, features), features, notes
@@ -233,7 +219,16 @@ def _backbone_card(config: RunConfig, features: int) -> BackboneCard:
         backbone=config.backbone,
         num_features=features,
         seed=config.train.seed,
-        preprocessing=Preprocessing(image_size=config.image_size, mean=config.views.mean, std=config.views.std),
+        preprocessing=Preprocessing(
+            image_size=config.image_size,
+            channels=config.channels,
+            depth=config.depth,
+            tile=config.tile,
+            mean=config.views.mean,
+            std=config.views.std,
+            low=config.views.low,
+            high=config.views.high,
+        ),
     )
 
 
@@ -251,25 +246,24 @@ def _result(run: RunFolder, recorder: Recorder, progress: Progress, status: Stat
     )
 
 
-def sample_views(config: RunConfig) -> tuple[Tensor, list[Tensor]]:
+def sample_views(config: RunConfig) -> tuple[RunConfig, Tensor, list[Tensor]]:
     """Read some pictures of ``config.data`` and make their views as a run would.
 
     Returns:
-        Originals ``(n, 3, S, S)`` uint8 and two views ``(n, 3, S, S)`` float32 in 0..1, not normalised.
+        The configuration with its statistics measured from these pictures, the originals ``(n, C, S, S)``, and their
+        views ``(n, C, s, s)`` float32 in 0..1, not normalised.
 
     Raises:
         DataError: the pictures cannot be found or read.
     """
-    source = open_data(config.data, config.data_dir).train
-    source = source if config.limit is None else draw(source, config.limit)
-    few = draw(source, min(SHOWN_PAIRS, len(source)), config.train.seed)
-    return _some_views(config, build_store(few, config.image_size, lambda bad: None))
+    pictures = sample_pictures(config, SHOWN_PAIRS)
+    found = measure([pictures.numpy()], config.depth)
+    config = with_statistics(config, found)
+    return config, *_some_views(config, pictures)
 
 
-def _some_views(config: RunConfig, store: Store) -> tuple[Tensor, list[Tensor]]:
-    chosen = torch.randperm(len(store), generator=generator(config.train.seed))[:SHOWN_PAIRS]
-    originals = store.read(chosen)
-    return originals, TwoViews(config.views, config.image_size).draw(originals, generator(config.train.seed, VIEWS))
+def _some_views(config: RunConfig, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return pictures, ViewMaker(config.views, config.image_size).draw(pictures, generator(config.train.seed, VIEWS))
 
 
 def _summary(

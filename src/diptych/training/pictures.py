@@ -1,0 +1,271 @@
+"""From what a run is asked for to its pictures: where they lie, how they are kept, in what order they come."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diptych.data.chosen import open_source
+from diptych.data.digests import Digests, Met, digests_of, write_digests
+from diptych.data.loader import Loader
+from diptych.data.memory_store import told
+from diptych.data.quarantine import Quarantine
+from diptych.data.shards import count as count_pictures
+from diptych.data.shards import find_shards, fingerprint, is_shards
+from diptych.data.source import Source, digest
+from diptych.data.split import draw
+from diptych.data.statistics import SAMPLE, Statistics, measure
+from diptych.data.store import DiskStore, MemoryStore, Place, Store, build_memory_store, open_store, plan
+from diptych.data.stream import StreamLoader
+from diptych.distributed import World, barrier, greatest
+from diptych.errors import DataError
+from diptych.progress import Terminal
+from diptych.runs import RunFolder
+from diptych.seeding import generator
+from diptych.training.config import RunConfig
+
+PLACES: tuple[Place, ...] = ("memory", "disk", "none")
+"""From the fastest to the most frugal."""
+FEW = 1_000
+"""Pictures measured where each has to be decoded for it."""
+PORTION = 256
+"""Pictures measured at a time."""
+
+
+class Notebook:
+    """Where a run notes which pictures it meets, once it has a folder; before that, nothing is noted."""
+
+    def __init__(self) -> None:
+        self._met: Met | None = None
+
+    def open(self, run: RunFolder, world: World) -> None:
+        """Note in ``run`` from now on."""
+        self._met = Met(run.met(world.rank))
+
+    def add(self, digests: Digests) -> None:
+        """Note the pictures of a batch by their hashes."""
+        if self._met:
+            self._met.add(digests)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of one run, as one of its processes sees them."""
+
+    name: str
+    note: str
+    """What was found, for people."""
+    fingerprint: str
+    """Changes when the pictures do."""
+    count: int
+    """How many an epoch goes through, what is left over for no batch included."""
+    loader: Loader | StreamLoader
+    quarantine: Quarantine
+    notebook: Notebook
+    digests: Digests | None
+    """A hash of each picture where all have been decoded; None where they are met one by one."""
+    drawn: Callable[[int, int], Iterator[Tensor]]
+    """``drawn(n, seed)`` yields n pictures, drawn at random, in portions ``(B, C, S, S)``."""
+    measured_most: int = FEW
+
+    def attach(self, run: RunFolder, world: World) -> None:
+        """Write what could not be read, and what is learned from, into the run's folder."""
+        if self.digests is None:  # each process meets pictures of its own
+            self.notebook.open(run, world)
+        if self.digests is not None and world.is_main and not run.pictures.exists():
+            write_digests(run, self.digests)
+        if self.digests is None or world.is_main:
+            self.quarantine.log_to(lambda record: run.append(run.quarantine, record))
+
+    def some(self, count: int, seed: int) -> Tensor:
+        """Draw up to ``count`` pictures at random, ``(n, C, S, S)``."""
+        return torch.cat([*self.drawn(count, seed)])
+
+    def measured(self, config: RunConfig, terminal: Terminal) -> RunConfig:
+        """Fill in what ``config`` leaves to be measured from the pictures."""
+        if not _is_open(config):
+            return config
+        found = measure((portion.numpy() for portion in self.drawn(self.measured_most, 0)), config.depth)
+        terminal.say(
+            f"measured {found.pictures:,} pictures: mean {_listed(found.mean)}, standard deviation {_listed(found.std)}"
+            + (f", of values {_listed(found.low)} to {_listed(found.high)}" if found.low else "")
+        )
+        return with_statistics(config, found)
+
+
+def open_pictures(config: RunConfig, world: World, terminal: Terminal, known_bad: Set[str] = frozenset()) -> Pictures:
+    """Find, decode and order the pictures of a run.
+
+    Args:
+        config: of the run.
+        world: the processes that share its batches.
+        terminal: where to speak.
+        known_bad: names of pictures that the run, which is resumed, could not read before.
+
+    Raises:
+        DataError: they cannot be found, read or kept as asked, or too many cannot be read.
+    """
+    if is_shards(config.data):
+        return _open_stream(config, world, terminal, known_bad)
+    source, note = open_source(config.data, config.data_dir, config.tile, config.limit, terminal.downloading())
+    terminal.say(note)
+    quarantine = Quarantine(config.data, len(source), config.storage.max_bad, known_bad)
+    notebook = Notebook()
+    store = _keep(source, config, world, terminal, quarantine, notebook)
+    quarantine.check()
+    if quarantine.pictures:
+        first = quarantine.pictures[0]
+        terminal.say(
+            f"{len(quarantine)} of {len(source)} pictures could not be read and are left out: {first.name} "
+            f"({first.reason}){' and others' if len(quarantine) > 1 else ''}; quarantine.jsonl in the run folder lists "
+            "them"
+        )
+
+    def drawn(count: int, seed: int) -> Iterator[Tensor]:
+        places = torch.randperm(len(store), generator=generator(seed))[:count]
+        return map(store.read, torch.split(places, PORTION))
+
+    whole = isinstance(store, MemoryStore | DiskStore)
+    return Pictures(
+        name=source.name,
+        note=note,
+        fingerprint=source.fingerprint,
+        count=len(store),
+        loader=Loader(store, config.train.batch_size, config.train.seed, rank=world.rank, world=world.size),
+        quarantine=quarantine,
+        notebook=notebook,
+        digests=store.digests if isinstance(store, MemoryStore | DiskStore) else None,
+        drawn=drawn,
+        measured_most=SAMPLE if whole else FEW,
+    )
+
+
+def _open_stream(config: RunConfig, world: World, terminal: Terminal, known_bad: Set[str]) -> Pictures:
+    """Open tar shards, which are read from front to back."""
+    for option, given in (("--tile", config.tile), ("--data-dir", config.data_dir)):
+        if given is not None:
+            raise DataError(f"{option} is not for tar shards: leave it out")
+    shards = find_shards(config.data)
+    note = f"{config.data} names {len(shards):,} tar shards, streamed in an order drawn anew each epoch"
+    terminal.say(note)
+    count = config.limit
+    if count is None:
+        with terminal.bar("counting pictures", len(shards)) as bar:
+            count = count_pictures(shards, bar.update)
+        terminal.say(f"they hold {count:,} pictures")
+    quarantine, notebook = Quarantine(config.data, count, math.inf, known_bad), Notebook()
+    loader = StreamLoader(
+        shards,
+        count,
+        config.train.batch_size,
+        config.train.seed,
+        config.image_size,
+        config.pixels,
+        world.rank,
+        world.size,
+        on_bad=quarantine.add,
+        on_seen=notebook.add,
+        max_bad=config.storage.max_bad,
+    )
+
+    def drawn(count: int, seed: int) -> Iterator[Tensor]:
+        with closing(loader.epoch(seed)) as batches:
+            for batch in batches:
+                yield batch.images[:count]
+                count -= len(batch.images)
+                if count <= 0:
+                    return
+
+    return Pictures(
+        name=config.data,
+        note=note,
+        fingerprint=fingerprint(shards),
+        count=count,
+        loader=loader,
+        quarantine=quarantine,
+        notebook=notebook,
+        digests=None,
+        drawn=drawn,
+    )
+
+
+def sample_pictures(config: RunConfig, count: int) -> Tensor:
+    """Read ``count`` pictures drawn evenly at random, ``(n, C, S, S)``; those that cannot be read are left out.
+
+    Raises:
+        DataError: they cannot be found, or none can be read.
+    """
+    source, _ = open_source(config.data, config.data_dir, config.tile, config.limit)
+    few = draw(source, min(count, len(source)), config.train.seed)
+    store = build_memory_store(few, config.image_size, config.pixels, lambda bad: None)
+    return store.read(torch.randperm(len(store), generator=generator(config.train.seed)))
+
+
+def with_statistics(config: RunConfig, found: Statistics) -> RunConfig:
+    """Fill in the mean, standard deviation and range of each channel where ``config`` leaves them to be measured."""
+    if not _is_open(config):
+        return config
+    names = ("mean", "std", "low", "high")
+    return replace(
+        config,
+        views=replace(config.views, **{name: getattr(config.views, name) or getattr(found, name) for name in names}),
+    )
+
+
+def _is_open(config: RunConfig) -> bool:
+    views = config.views
+    return not views.mean or not views.std or (config.depth == "float32" and not views.low)
+
+
+def _keep(
+    source: Source, config: RunConfig, world: World, terminal: Terminal, quarantine: Quarantine, notebook: Notebook
+) -> Store:
+    """Decode the pictures to where they are kept: each process into its memory, or one for all onto the disk."""
+    size, storage = config.image_size, config.storage
+    key = store_key(config)
+    place = plan(source, size, config.pixels, storage, key=key, processes=world.size)
+    place = PLACES[greatest(PLACES.index(place), world)]  # processes that find other free memory must still agree
+    if place == "disk":
+        need = told(len(source) * size * size * config.pixels.bytes)
+        terminal.say(f"the pictures are kept in {storage.folder / key}, {need}, and found there again by later runs")
+    if place == "none":
+        terminal.say("the pictures are decoded anew each epoch (--store none)")
+    with terminal.bar("reading pictures", len(source)) as bar:
+
+        def opened() -> Store:
+            return open_store(
+                place,
+                source,
+                size,
+                config.pixels,
+                storage,
+                key=key,
+                on_bad=quarantine.add,
+                on_progress=lambda done, _: bar.update(done),
+                on_read=lambda pictures: notebook.add(digests_of(pictures)),
+            )
+
+        if place == "disk" and world.local_rank != 0:
+            barrier(world)  # the first process of this machine has built it by then
+            return opened()
+        store = opened()
+        if place == "disk":
+            barrier(world)
+        return store
+
+
+def store_key(config: RunConfig) -> str:
+    """Name a disk store after what was asked for: the next run finds it, and one of a changed folder replaces it."""
+    path = os.path.abspath(os.path.expanduser(config.data))
+    asked = (path if os.path.exists(path) else config.data, config.data_dir, config.limit, config.tile)
+    kind = (config.image_size, config.channels, config.depth)
+    base = "".join(letter if letter.isalnum() else "-" for letter in os.path.basename(path))[:32].strip("-")
+    return f"{base}-{config.image_size}px-{digest([*asked, *kind])[:12]}"
+
+
+def _listed(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)
