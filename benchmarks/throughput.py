@@ -20,7 +20,7 @@ from diptych.optim.sgd import build_optimizer
 from diptych.recipes.keras_simsiam import keras_simsiam
 from diptych.seeding import generator
 from diptych.training.run import build_method
-from diptych.views.pipeline import TwoViews
+from diptych.views.pipeline import ViewMaker
 
 BATCH, SIDE, WARM = 128, 2048, 2
 
@@ -31,7 +31,7 @@ def step_of(memory_format: torch.memory_format, precision: str) -> Callable[[], 
     method, _, _ = build_method(config)
     method = method.to(memory_format=memory_format).train()
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
-    make_views = TwoViews(config.views, config.image_size)
+    make_views = ViewMaker(config.views, config.image_size)
     pictures = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
 
     def step() -> float:

@@ -214,7 +214,7 @@ def test_help_lists_the_whole_configuration(name):
     out = run_command(name, "DATA", "--help")[1]
     settings = flatten(to_dict(RunConfig(data=""))).keys() - {"data", "method.name"}
     flags = {"--" + setting.rpartition(".")[2].replace("_", "-") for setting in settings} | {"--out", "--recipe"}
-    assert flags <= set(re.findall(r"--[a-z-]+", out))
+    assert flags <= set(re.findall(r"--[a-z0-9-]+", out))
 
 
 def test_a_real_process_tells_a_wrong_value_in_one_line(pictures, tmp_path):

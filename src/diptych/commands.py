@@ -310,4 +310,4 @@ def _flags(command: str, cls: type[Any], default: Any) -> list[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         _tyro(command, cls, ["--help"], default)
-    return re.findall(r"--[a-z][a-z-]*", said.getvalue())
+    return re.findall(r"--[a-z][a-z0-9-]*", said.getvalue())

@@ -91,17 +91,21 @@ def neighbors(
 
     Args:
         path: of the PNG, written whole or not at all.
-        queries: ``(n, 3, H, W)`` uint8, 0..255, n ≥ 1.
-        nearest: ``(n, k, 3, H, W)`` uint8, the most similar first, k ≥ 1.
+        queries: ``(n, C, H, W)`` of any type, n ≥ 1.
+        nearest: ``(n, k, C, H, W)`` of the same type, the most similar first, k ≥ 1.
         query_labels: n names; any text is safe.
         nearest_labels: n × k names.
         similarities: ``(n, k)`` float, cosine, -1..1; 1 is the same direction.
     """
-    asked, found, cosines = _as_uint8(queries), _as_uint8(nearest), np.asarray(similarities)
+    asked, found, cosines = np.asarray(queries), np.asarray(nearest), np.asarray(similarities)
+    (every,), note = _visible(np.concatenate([asked, found.reshape(-1, *found.shape[2:])]), [])
+    asked, found = every[: len(asked)], every[len(asked) :].reshape(*found.shape[:2], *every.shape[1:])
     cell, frame = _cell(asked), 5
     header, row, column = TEXT + 22, cell + 2 * frame + TEXT + 22, cell + 2 * frame + 12
     start = column + 28
-    canvas = _Canvas(start + found.shape[1] * column - 12, header + len(asked) * row - 12)
+    height = header + len(asked) * row - 12
+    canvas = _Canvas(start + found.shape[1] * column - 12, height + (TEXT + 14 if note else 0))
+    canvas.text(note, 0, height + TEXT + 8, canvas.width)
     canvas.text("test picture", frame, TEXT, cell)
     canvas.text("nearest training pictures, most similar first", start + frame, TEXT, column * found.shape[1])
     for i, label in enumerate(query_labels):
@@ -243,7 +247,7 @@ def _visible(originals: Pictures, views: Sequence[Pictures]) -> tuple[list[NDArr
         first = first / np.iinfo(first.dtype).max
         limits = views_limits = _limits([first])
     else:  # which numbers became 0 and 1 is not known here
-        limits, views_limits = _limits([first]), _limits(others)
+        limits, views_limits = _limits([first]), _limits(others or [first])
     which = {1: "", 2: "band 1 of 2, ", 3: "each band "}.get(channels, f"bands 1, 2, 3 of {channels}, each ")
     note = f"{which}stretched from its 1st to its 99th percentile"
     stretched = [_stretched(first, limits), *(_stretched(view, views_limits) for view in others)]

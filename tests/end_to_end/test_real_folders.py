@@ -245,15 +245,15 @@ def test_a_run_over_twenty_times_the_memory_limit_stays_within_it(tmp_path):
     """What a run over many pictures takes beyond a run over few: the network and its activations are the same."""
     data, out = tmp_path / "pictures", tmp_path / "run"
     data.mkdir()
-    for number in range(2050):  # of 3 × 256 × 256 bytes: 403 MB
+    for number in range(2450):  # of 3 × 256 × 256 bytes: 482 MB
         Image.new("RGB", (256, 256), (number % 256, number // 256, 99)).save(data / f"{number:04}.png")
     settings = TINY | {"image_size": 256, "epochs": 2, "batch_size": 4, "backbone": "timm:test_vit.r160_in1k"}
-    settings |= {"memory_limit": "20MB", "store_dir": str(tmp_path / "stores"), "blur": 0.0, "jitter": 0.0}
+    settings |= {"memory_limit": "24MB", "store_dir": str(tmp_path / "stores"), "blur": 0.0, "jitter": 0.0}
     words = [sys.executable, "-c", LIMITED, str(data), str(out), json.dumps(settings)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "kept in" in (out / "log.txt").read_text()
-    assert int(done.stdout.split()[-1]) <= 20e6, done.stdout
+    assert int(done.stdout.split()[-1]) <= 24e6, done.stdout
 
 
 RESUME = """

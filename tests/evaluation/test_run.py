@@ -127,7 +127,7 @@ def test_train_and_test_folders_are_kept_apart(tmp_path: Path, divided: Path) ->
     run = make_run(tmp_path / "run", weights=1, learned=open_data(str(divided)).train)
     result = evaluate(run, str(divided))
     assert (result["data"]["train_pictures"], result["data"]["test_pictures"]) == (60, 30)
-    assert "tested on test/" in result["data"]["note"]
+    assert "divided/train and are tested on " in result["data"]["note"]
     # pretraining on train/ leaves test/ unseen
     assert not result["data"]["seen_in_pretraining"]
     assert "30 unseen pictures" in result["verdict"]["sentence"]

@@ -153,7 +153,8 @@ def _look_at_file(name: str, encoded: bytes | Path) -> _Look:
             format_ = picture.format or ""
             known = known._replace(format=format_, mode=picture.mode, misnamed=_is_misnamed(name, format_))
             orientation = Image.Image.getexif(picture).get(ORIENTATION, 1)
-            known = known._replace(rotated=orientation in TURNED)
+            if orientation in TURNED:
+                known = known._replace(rotated=True)
             if _is_plain(picture):
                 return _look_at_plain(picture, orientation, known)
     except Exception:  # whatever it is, `decode` says it in a run's words
@@ -273,11 +274,18 @@ def _complete(looks: Sequence[_Look]) -> list[Record]:
     for look in looks:
         record = look.known
         if look.gray:
-            record = record._replace(phash=next(hashes), signature=base64.b64encode(next(signatures)).decode())
+            mean, std, low, high = record.mean, record.std, record.low, record.high
             if look.histogram:
                 mean, std, low, high = next(statistics)
-                record = record._replace(mean=mean, std=std, low=low, high=high)
-            record = record._replace(constant=_is_constant(record))
+            record = record._replace(
+                mean=mean,
+                std=std,
+                low=low,
+                high=high,
+                constant=_is_constant(record.depth, std, low + high),
+                phash=next(hashes),
+                signature=base64.b64encode(next(signatures)).decode(),
+            )
         records.append(record)
     return records
 
@@ -318,8 +326,7 @@ def _from_histograms(histograms: Sequence[Sequence[int]]) -> Iterator[tuple[tupl
         first = last
 
 
-def _is_constant(record: Record) -> bool:
-    full = {"uint8": 255.0, "uint16": 65535.0}.get(record.depth)
+def _is_constant(depth: str, std: Sequence[float], extremes: Sequence[float]) -> bool:
     # Floating-point values have no range of their own: against the largest that the picture holds.
-    full = full or max((abs(value) for value in record.low + record.high), default=0.0)
-    return max(record.std) <= FLAT * full
+    full = {"uint8": 255.0, "uint16": 65535.0}.get(depth) or max(map(abs, extremes))
+    return max(std) <= FLAT * full

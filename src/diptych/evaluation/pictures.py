@@ -69,11 +69,14 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int,
         _refuse_unlabelled(source, splits.note)
     drawn = f"; {limit} drawn by a fixed seed" if limit else ""
     if splits.test is None:
+        grouped = any(train.group(index) is not None for index in range(len(train)))
         train, test = stratified_split(train, seed, TEST_FRACTION)
-        note = f"no train/ and test/ folders: a stratified split by seed {seed}, 80 % to learn from and 20 % to test on"
+        note = f"no part to test on: a stratified split by seed {seed}, 80 % to learn from and 20 % to test on"
+        note += ", no group parted" if grouped else ""
         note += f"{drawn} before the split" if drawn else ""
     else:
-        note = "the probes learn from train/ and are tested on test/" + (f"{drawn} from each" if drawn else "")
+        note = f"the probes learn from {train.name} and are tested on {test.name}"
+        note += f"{drawn} from each" if drawn else ""
     _class_names(_names(train), _names(test), train.classes)
     return Sources(
         name=data,

@@ -159,7 +159,10 @@ def _train(
     if point:
         method.load_state_dict(point.weights)
         optimizer.load_state_dict(point.state["optimizer"])
-    for note in notes:
+    make_views = ViewMaker(config.views, config.image_size, device)
+    slow = " by torch; `pip install 'diptych[fast]'` makes them several times faster"
+    views = slow if make_views.engine == "torch" and device.type == "cpu" else f" by {make_views.engine}"
+    for note in (*notes, f"views are made{views}"):
         terminal.say(note)
     terminal.say(_summary(config, pictures.count, loader.steps_per_epoch, method, device, world))
     steps = config.train.epochs * loader.steps_per_epoch
@@ -169,7 +172,7 @@ def _train(
             config=config,
             run=run,
             loader=loader,
-            make_views=ViewMaker(config.views, config.image_size, device),
+            make_views=make_views,
             method=method,
             model=wrapped(method, world),
             optimizer=optimizer,

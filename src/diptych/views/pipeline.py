@@ -42,7 +42,7 @@ from diptych.views import ops
 from diptych.views.config import ViewsConfig
 from diptych.views.draws import Draws, Shape, draw_views
 
-__all__ = ["Draws", "Engine", "Shape", "TwoViews", "ViewMaker", "ViewsConfig", "draw_views"]
+__all__ = ["Draws", "Engine", "Shape", "ViewMaker", "ViewsConfig", "draw_views"]
 
 Engine: TypeAlias = Literal["kernel", "torch"]
 CACHE = 2**23
@@ -225,6 +225,3 @@ def _kernel() -> ModuleType | None:
 
 def _to(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
-
-
-TwoViews = ViewMaker
