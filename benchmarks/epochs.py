@@ -20,10 +20,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from diptych.data.open import open_data
-from diptych.data.pixels import PixelFormat
-from diptych.data.photos import photo_files
 from diptych.data.loader import Loader
+from diptych.data.open import open_data
+from diptych.data.photos import photo_files
+from diptych.data.pixels import PixelFormat
 from diptych.data.store import StoreConfig, open_store
 from diptych.seeding import generator
 from diptych.views.config import ViewsConfig
@@ -95,7 +95,10 @@ def main(rounds: int, count: int) -> None:
         seconds: dict[tuple[str, str], list[float]] = {}
         for epoch in range(rounds + 1):
             for kind in makers:
-                for who, batches in (("torchvision", iter(peers[kind])), ("diptych", ours(loader, makers[kind], epoch))):
+                for who, batches in (
+                    ("torchvision", iter(peers[kind])),
+                    ("diptych", ours(loader, makers[kind], epoch)),
+                ):
                     begun = time.perf_counter()
                     seen = sum(len(batch[0][0] if who == "torchvision" else batch[0]) for batch in batches)
                     if epoch:  # the first one starts workers and compiles
@@ -104,11 +107,9 @@ def main(rounds: int, count: int) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {count} pictures, engine {engine}")
     print(f"building the store: {count / built:.0f} pictures/s, once")
     for kind in makers:
-        rate = {who: 1 / statistics.median(seconds[kind, who]) for who in ("torchvision", "diptych")}
-        print(
-            f"two views with {'all augmentation' if kind == 'all' else 'crops and flips'}: torchvision "
-            f"{rate['torchvision']:.0f}, diptych {rate['diptych']:.0f} pictures/s: {rate['diptych'] / rate['torchvision']:.1f} ×"
-        )
+        them, us = (1 / statistics.median(seconds[kind, who]) for who in ("torchvision", "diptych"))
+        what = "all augmentation" if kind == "all" else "crops and flips"
+        print(f"two views with {what}: torchvision {them:.0f}, diptych {us:.0f} pictures/s: {us / them:.1f} ×")
 
 
 if __name__ == "__main__":
