@@ -38,7 +38,7 @@ from PIL import Image
 
 from diptych.auditing.index import Index
 from diptych.auditing.run import audit, bring_up_to_date
-from diptych.data.open import open_data
+from diptych.data.sources.open import open_data
 from diptych.progress import Terminal
 
 COSINES = np.cos(np.pi * (np.arange(32) + 0.5) * np.arange(8)[:, None] / 32)

@@ -20,11 +20,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.loader import Loader
-from diptych.data.open import open_data
-from diptych.data.photos import photo_files
-from diptych.data.pixels import PixelFormat
-from diptych.data.store import StoreConfig, open_store
+from diptych.data.sources.open import open_data
+from diptych.data.sources.photos import photo_files
+from diptych.data.stores.store import StoreConfig, open_store
 from diptych.seeding import generator
 from diptych.views.config import ViewsConfig
 from diptych.views.pipeline import ViewMaker

@@ -14,10 +14,10 @@ import time
 import torch
 
 import diptych
-from diptych.data.open import open_data
-from diptych.data.source import Subset
-from diptych.data.split import draw
-from diptych.data.store import build_store
+from diptych.data.sources.open import open_data
+from diptych.data.sources.source import Subset
+from diptych.data.sources.split import draw
+from diptych.data.stores.store import build_store
 from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features, pixel_features
 from diptych.frozen import random_twin

@@ -7,7 +7,7 @@ import torch
 from tiny import FLAGS, flat, lines, tree
 
 from diptych.data.loader import Loader
-from diptych.data.memory_store import MemoryStore
+from diptych.data.stores.memory import MemoryStore
 from diptych.distributed import World, any_rank, barrier, joined, mean_over_ranks, pick_device, wrapped
 from diptych.errors import ConfigError, RunFolderError
 from diptych.training.run import resume
@@ -53,7 +53,7 @@ import json, sys
 import torch
 from torch import nn
 from diptych.data.loader import Loader
-from diptych.data.memory_store import MemoryStore
+from diptych.data.stores.memory import MemoryStore
 from diptych.distributed import any_rank, barrier, joined, mean_over_ranks, wrapped
 
 with joined() as world:

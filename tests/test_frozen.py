@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from diptych.data.decode import BadPicture, fit
+from diptych.data.decoding.decode import BadPicture, fit
 from diptych.errors import DataError, RunFolderError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, load, random_twin, save_backbone
 from diptych.runs import RunFolder, write_json

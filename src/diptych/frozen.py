@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from diptych.backbones.build import build_backbone
 from diptych.config import from_dict, to_dict
-from diptych.data.decode import decode, fit, to_pixels
-from diptych.data.pixels import Depth, PixelFormat, Pixels, convert
+from diptych.data.decoding.decode import decode, fit, to_pixels
+from diptych.data.decoding.pixels import Depth, PixelFormat, Pixels, convert
 from diptych.distributed import World, pick_device
 from diptych.errors import ConfigError, DataError, RunFolderError, typed
 from diptych.runs import RunFolder, read_versioned, write_json, writing

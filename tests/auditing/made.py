@@ -7,7 +7,7 @@ from PIL import Image
 
 from diptych.auditing.index import Index
 from diptych.auditing.run import bring_up_to_date
-from diptych.data.open import open_data
+from diptych.data.sources.open import open_data
 from diptych.progress import Terminal
 
 

@@ -16,8 +16,8 @@ from scipy.fft import dctn
 from auditing.made import encoded, photo
 from diptych.auditing.inspect import inspect_files, inspect_pixels, perceptual_hashes
 from diptych.auditing.near import DISTANCE
-from diptych.data.decode import decode
-from diptych.data.pixels import BadPicture
+from diptych.data.decoding.decode import decode
+from diptych.data.decoding.pixels import BadPicture
 
 
 def record_of(content, name="a.jpg"):

@@ -10,7 +10,7 @@ from auditing.made import encoded, photo, photos
 from diptych.auditing import pool
 from diptych.auditing.inspect import inspect_files
 from diptych.auditing.pool import CRASHED, Task, inspect_all
-from diptych.data.pixels import BadPicture
+from diptych.data.decoding.pixels import BadPicture
 
 
 def by_key(tasks, workers=2):

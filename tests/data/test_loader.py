@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from diptych.data.loader import Loader
-from diptych.data.memory_store import MemoryStore
+from diptych.data.stores.memory import MemoryStore
 from diptych.errors import DataError
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from diptych.data.pixels import BadPicture
+from diptych.data.decoding.pixels import BadPicture
 from diptych.data.quarantine import ENOUGH, Quarantine
 from diptych.errors import DataError
 

@@ -15,10 +15,10 @@ from picture_files import encoded
 from PIL import Image
 from tar_files import flip, special, write_tar
 
-from diptych.data.decode import decode, fit
-from diptych.data.digests import digests_of
-from diptych.data.pixels import BadPicture, PixelFormat
-from diptych.data.shards import count, find_shards
+from diptych.data.decoding.decode import decode, fit
+from diptych.data.decoding.pixels import BadPicture, PixelFormat
+from diptych.data.sources.shards import count, find_shards
+from diptych.data.stores.digests import digests_of
 from diptych.data.stream import StreamLoader, _Walk
 from diptych.errors import DataError
 

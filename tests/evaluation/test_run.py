@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from diptych.data.open import open_data
-from diptych.data.source import Source
-from diptych.data.digests import write_digests
-from diptych.data.memory_store import MemoryStore, build_memory_store
-from diptych.data.pixels import PixelFormat
+from diptych.data.decoding.pixels import PixelFormat
+from diptych.data.sources.open import open_data
+from diptych.data.sources.source import Source
+from diptych.data.stores.digests import write_digests
+from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.evaluation.run import default_name, evaluate
 from diptych.evaluation.table import as_text

@@ -8,7 +8,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from diptych.data.pixels import PixelFormat
+from diptych.data.decoding.pixels import PixelFormat
 from diptych.errors import DataError
 from diptych.recipes.facts import SAMPLE, Facts, gather, machine, native_bf16
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diptych.config import flatten, from_dict, to_dict
-from diptych.data.pixels import PixelFormat
+from diptych.data.decoding.pixels import PixelFormat
 from diptych.errors import ConfigError, DataError
 from diptych.recipes.book import DEFAULT, FIXED, RECIPES, entries, recipe
 from diptych.recipes.facts import Facts

@@ -10,7 +10,7 @@ from torch import nn
 from diptych import checkpoint
 from diptych.checkpoint import Progress
 from diptych.data.loader import Loader
-from diptych.data.memory_store import MemoryStore
+from diptych.data.stores.memory import MemoryStore
 from diptych.distributed import StopFlag, World
 from diptych.errors import UserError
 from diptych.methods import Method

@@ -16,7 +16,7 @@ from tiny import SETTINGS, config, flat, lines, paint, tree, wait_until
 import diptych
 from diptych import checkpoint
 from diptych.config import from_dict
-from diptych.data.open import open_data
+from diptych.data.sources.open import open_data
 from diptych.errors import RunFolderError
 from diptych.training import loop, recorder
 from diptych.training.advice import WINDOW

@@ -15,8 +15,8 @@ import numpy as np
 from diptych.auditing import facts
 from diptych.auditing.duplicates import Duplicates, digest_of, members
 from diptych.auditing.index import PARTS, Index, shown
-from diptych.data.open import Splits
-from diptych.data.pixels import BadPicture, PixelFormat, convert
+from diptych.data.decoding.pixels import BadPicture, PixelFormat, convert
+from diptych.data.sources.open import Splits
 from diptych.runs import SCHEMA_VERSION
 
 EXAMPLES = 12

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diptych.auditing.inspect import Record
-from diptych.data.source import Files, Source, Subset
+from diptych.data.sources.source import Files, Source, Subset
 from diptych.errors import RunFolderError
 
 VERSION = 1

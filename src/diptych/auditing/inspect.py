@@ -32,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from diptych.data.decode import FORMATS, MAX_PIXELS, ORIENTATION, check_bytes, decode, header
-from diptych.data.pixels import LUMA, BadPicture, Pixels, upright, upright_size
-from diptych.data.tiff import is_tiff
+from diptych.data.decoding.decode import FORMATS, MAX_PIXELS, ORIENTATION, check_bytes, decode, header
+from diptych.data.decoding.pixels import LUMA, BadPicture, Pixels, upright, upright_size
+from diptych.data.decoding.tiff import is_tiff
 
 SIDE = 32
 """Pixels a side of the gray picture that is hashed."""

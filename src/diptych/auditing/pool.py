@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from diptych.auditing.inspect import Record
 from diptych.auditing.worker import READY, send
-from diptych.data.pixels import BadPicture, Pixels
+from diptych.data.decoding.pixels import BadPicture, Pixels
 
 Found: TypeAlias = "bytes | Path | Pixels | BadPicture"
 """A picture to inspect: encoded, where it lies, decoded, or what went wrong on the way to it."""

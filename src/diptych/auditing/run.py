@@ -11,9 +11,9 @@ from diptych.auditing import duplicates, findings, page, thumbnails
 from diptych.auditing.index import PARTS, Index, Key, innermost, key_of, shown
 from diptych.auditing.inspect import Record
 from diptych.auditing.pool import Task, cores, inspect_all
-from diptych.data.open import open_data
-from diptych.data.pixels import BadPicture
-from diptych.data.source import Files, Source
+from diptych.data.decoding.pixels import BadPicture
+from diptych.data.sources.open import open_data
+from diptych.data.sources.source import Files, Source
 from diptych.errors import RunFolderError
 from diptych.progress import Terminal
 from diptych.runs import MARKER, write_json, write_text, writing, writing_errors

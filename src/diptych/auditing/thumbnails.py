@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diptych.auditing.index import Index
-from diptych.data.pixels import BadPicture, Pixels
-from diptych.data.source import Source
+from diptych.data.decoding.pixels import BadPicture, Pixels
+from diptych.data.sources.source import Source
 
 SIDE = 112
 """Pixels of the longer side; smaller pictures keep their size, and the page enlarges them."""

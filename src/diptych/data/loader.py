@@ -10,9 +10,9 @@ from contextlib import closing
 import torch
 from torch import Tensor
 
-from diptych.data.memory_store import MemoryStore
 from diptych.data.prefetch import ahead
-from diptych.data.store import Store
+from diptych.data.stores.memory import MemoryStore
+from diptych.data.stores.store import Store
 from diptych.errors import DataError
 from diptych.seeding import ORDER, generator
 from diptych.types import Batch

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Set
 from typing import Any
 
-from diptych.data.pixels import BadPicture
+from diptych.data.decoding.pixels import BadPicture
 from diptych.errors import DataError, typed
 
 SHOWN = 10

@@ -20,13 +20,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from diptych.data.decode import check_bytes, decode, fit
-from diptych.data.digests import Digests, digest
-from diptych.data.lazy_store import replaced
+from diptych.data.decoding.decode import check_bytes, decode, fit
+from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels, convert
 from diptych.data.loader import check_batches
-from diptych.data.pixels import BadPicture, PixelFormat, Pixels, convert
 from diptych.data.prefetch import ahead, decode_all
-from diptych.data.shards import Member, members, no_pictures, open_shard, read
+from diptych.data.sources.shards import Member, members, no_pictures, open_shard, read
+from diptych.data.stores.digests import Digests, digest
+from diptych.data.stores.lazy import replaced
 from diptych.errors import DataError
 from diptych.seeding import ORDER, generator
 from diptych.types import Batch

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diptych.data.statistics import FULL
+from diptych.data.stores.statistics import FULL
 from diptych.errors import RunFolderError
 from diptych.frozen import FrozenBackbone
 

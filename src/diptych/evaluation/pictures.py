@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diptych.data.chosen import tiled
-from diptych.data.memory_store import MemoryStore, build_memory_store
-from diptych.data.open import open_data
-from diptych.data.pixels import BadPicture, PixelFormat
-from diptych.data.source import Source
-from diptych.data.split import draw, stratified_split
+from diptych.data.decoding.pixels import BadPicture, PixelFormat
+from diptych.data.sources.chosen import tiled
+from diptych.data.sources.open import open_data
+from diptych.data.sources.source import Source
+from diptych.data.sources.split import draw, stratified_split
+from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import DataError
 from diptych.progress import Terminal
 

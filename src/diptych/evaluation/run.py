@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from diptych import figures
-from diptych.data.digests import read_digests
+from diptych.data.stores.digests import read_digests
 from diptych.errors import ConfigError, suggest
 from diptych.evaluation.knn import Neighbors
 from diptych.evaluation.pictures import Labelled, Overlap, Sources, open_labelled, overlap, read_labelled

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from diptych.data.chosen import open_source
-from diptych.data.pixels import BadPicture, PixelFormat, Pixels, format_of
-from diptych.data.shards import count as count_pictures
-from diptych.data.shards import find_shards, is_shards
-from diptych.data.split import draw
+from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels, format_of
+from diptych.data.sources.chosen import open_source
+from diptych.data.sources.shards import count as count_pictures
+from diptych.data.sources.shards import find_shards, is_shards
+from diptych.data.sources.split import draw
 from diptych.errors import DataError
 
 SAMPLE = 64

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diptych.config import with_settings
-from diptych.data.pixels import PixelFormat
+from diptych.data.decoding.pixels import PixelFormat
 from diptych.recipes.facts import Facts, machine
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, flags

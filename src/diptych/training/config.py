@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from diptych.data.pixels import PixelFormat
-from diptych.data.store import StoreConfig
+from diptych.data.decoding.pixels import PixelFormat
+from diptych.data.stores.store import StoreConfig
 from diptych.errors import ConfigError
 from diptych.methods import SimSiamConfig
 from diptych.optim.config import OptimConfig

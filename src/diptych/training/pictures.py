@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diptych.data.chosen import open_source
-from diptych.data.digests import Digests, Met, digests_of, write_digests
 from diptych.data.loader import Loader
-from diptych.data.memory_store import told
 from diptych.data.quarantine import Quarantine
-from diptych.data.shards import count as count_pictures
-from diptych.data.shards import find_shards, fingerprint, is_shards
-from diptych.data.source import Source, digest
-from diptych.data.split import draw
-from diptych.data.statistics import SAMPLE, Statistics, measure
-from diptych.data.store import DiskStore, MemoryStore, Place, Store, build_memory_store, open_store, plan
+from diptych.data.sources.chosen import open_source
+from diptych.data.sources.shards import count as count_pictures
+from diptych.data.sources.shards import find_shards, fingerprint, is_shards
+from diptych.data.sources.source import Source, digest
+from diptych.data.sources.split import draw
+from diptych.data.stores.digests import Digests, Met, digests_of, write_digests
+from diptych.data.stores.memory import told
+from diptych.data.stores.statistics import SAMPLE, Statistics, measure
+from diptych.data.stores.store import DiskStore, MemoryStore, Place, Store, build_memory_store, open_store, plan
 from diptych.data.stream import StreamLoader
 from diptych.distributed import World, barrier, greatest
 from diptych.errors import DataError

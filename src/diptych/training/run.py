@@ -9,7 +9,7 @@ from torch import Tensor
 from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
 from diptych.config import diff
-from diptych.data.statistics import measure
+from diptych.data.stores.statistics import measure
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
 from diptych.errors import RunFolderError, UserError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone

@@ -1,0 +1,1 @@
+"""From an encoded picture, whatever its format, to its pixels."""

@@ -1,0 +1,1 @@
+"""Where pictures lie: folders, archives, lists, data sets by name; what they are called and how they divide."""

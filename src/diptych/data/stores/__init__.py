@@ -1,0 +1,1 @@
+"""Where decoded pictures are kept: in memory, on disk, or nowhere."""
