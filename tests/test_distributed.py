@@ -54,7 +54,7 @@ import torch
 from torch import nn
 from diptych.data.loader import Loader
 from diptych.data.stores.memory import MemoryStore
-from diptych.distributed import any_rank, barrier, joined, mean_over_ranks, wrapped
+from diptych.distributed import any_rank, barrier, from_main, greatest, joined, mean_over_ranks, wrapped
 
 with joined() as world:
     cpu = torch.device("cpu")
@@ -68,6 +68,8 @@ with joined() as world:
     found = {
         "world": [world.rank, world.size, world.local_rank, world.is_main],
         "batches": [[batch.indices.tolist() for batch in loader.epoch(epoch)] for epoch in range(2)],
+        "main": from_main([5.0 + world.rank, 0.1], world),
+        "greatest": greatest(-3 - world.rank, world),
         "any": [any_rank(flag, cpu, world) for flag in (False, True, world.rank == 1, torch.tensor(world.rank == 0))],
         "mean": mean_over_ranks(torch.tensor(10.0 + world.rank), world).item(),
         "nan": mean_over_ranks(torch.tensor(float("nan") if world.rank else 1.0), world).isnan().item(),
@@ -96,6 +98,8 @@ def test_two_processes_act_as_one(tmp_path):
     # what one of them knows both know
     assert first["any"] == second["any"] == [False, True, True, True]
     assert first["mean"] == second["mean"] == 10.5
+    assert first["main"] == second["main"] == [5.0, 0.1]
+    assert first["greatest"] == second["greatest"] == -3
     assert first["nan"] is second["nan"] is True
     # both hold the same weights and follow the mean of their gradients, 1 and 2
     assert first["weight"] == second["weight"]

@@ -30,6 +30,7 @@ from diptych.training.order import Order, fitted_to_pixels, flags
 from diptych.training.run import RunResult, sample_views
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
+from diptych.views.config import ViewsConfig
 from diptych.views.policies import POLICIES
 
 __all__ = [
@@ -76,7 +77,8 @@ def pretrain(
     """Learn a representation from unlabeled pictures into the run folder ``out``.
 
     Args:
-        data: a folder, .zip, .tar or .csv of pictures, or ``cifar10`` or ``photos``.
+        data: a folder, an archive, a list or manifest, tar shards, ``hub:NAME``, ``cifar10`` or ``photos``; see
+            docs/data.md.
         out: the run folder, empty or not there yet.
         recipe: see ``diptych recipes``.
         overwrite: delete an earlier run that lies at ``out``.
@@ -205,13 +207,22 @@ def draw_policies(asked: Order, out: str | Path) -> Path:
     """Draw the views of every policy, on the pictures of an order, into the PNG file ``out``; returns its path."""
     path = _drawable(out)
     rows = []
-    for name, policy in POLICIES.items():
-        config = with_settings(asked.config, {"policy": name, **policy.values})
-        config, _ = fitted_to_pixels(config, {})
+    for name, config in policy_configs(asked.config).items():
         _, pictures, views = sample_views(config)
-        rows.append((name, policy.sentence, pictures, views))
+        rows.append((name, POLICIES[name].sentence, pictures, views))
     policy_sheet(path, rows)
     return path
+
+
+def policy_configs(config: RunConfig) -> dict[str, RunConfig]:
+    """Return a run's configuration under every policy as it is, whatever was chosen or typed."""
+    defaults = to_dict(ViewsConfig())
+    plain = {setting: defaults[setting] for policy in POLICIES.values() for setting in policy.values}
+    made = {}
+    for name, policy in POLICIES.items():
+        under = with_settings(config, plain | {"policy": name, **policy.values})
+        made[name], _ = fitted_to_pixels(under, {})
+    return made
 
 
 def draw_views(asked: Order, out: str | Path) -> Path:

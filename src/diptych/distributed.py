@@ -6,8 +6,9 @@ Alone, every function is a no-op, so that the loop reads the same on a laptop an
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor, nn
 
 from diptych.errors import ConfigError
 
+PATIENCE = timedelta(days=2)
+"""How long a process waits for another."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -25,6 +29,8 @@ class World:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
+    """Processes on this machine."""
 
     @property
     def is_main(self) -> bool:
@@ -49,9 +55,10 @@ def joined() -> Iterator[World]:
     local = int(os.environ["LOCAL_RANK"])
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    # While one process decodes millions of pictures for all, the others wait; torchrun ends them if it dies.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), local)
+        yield World(dist.get_rank(), dist.get_world_size(), local, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         dist.destroy_process_group()
 
@@ -104,6 +111,15 @@ def greatest(value: int, world: World) -> int:
     shared = torch.tensor([value])
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return int(shared.item())
+
+
+def from_main(values: Sequence[float], world: World) -> tuple[float, ...]:
+    """Return the first process's values, as many as every process gives."""
+    if world.size == 1:
+        return tuple(values)
+    shared = torch.tensor(values, dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return tuple(shared.tolist())
 
 
 def mean_over_ranks(value: Tensor, world: World) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from diptych.backbones.build import build_backbone
 from diptych.config import from_dict, to_dict
 from diptych.data.decoding.decode import decode, fit, to_pixels
-from diptych.data.decoding.pixels import Depth, PixelFormat, Pixels, convert
+from diptych.data.decoding.pixels import BadPicture, Depth, PixelFormat, Pixels, convert, format_of
 from diptych.distributed import World, pick_device
 from diptych.errors import ConfigError, DataError, RunFolderError, typed
 from diptych.runs import RunFolder, read_versioned, write_json, writing
@@ -83,7 +83,8 @@ class FrozenBackbone:
 
         Args:
             images: ``(N, C, S, S)`` in the preprocessing's channels, type and ``image_size``; or files, Pillow
-                pictures or ``(H, W, C)`` arrays of any size.
+                pictures or ``(H, W, C)`` arrays of any size. A run with ``tile`` has learned from squares of that
+                size: cut pictures likewise first.
             batch_size: pictures at a time; it changes the memory needed and nothing else.
 
         Returns:
@@ -109,20 +110,28 @@ class FrozenBackbone:
     def _features(self, pictures: Tensor) -> Tensor:
         made = self.preprocessing
         low, span = scaling(pictures.dtype, made.channels, made.low, made.high)
-        values = normalize(scaled(pictures.to(self.device), low, span), made.mean, made.std)
+        unit = scaled(pictures.to(self.device), low, span).clamp_(0, 1)  # as views are, for values not met in training
+        values = normalize(unit, made.mean, made.std)
         features: Tensor = self.module(values.contiguous(memory_format=torch.channels_last))
         return features.float().cpu()
 
     def _fit(self, images: Sequence[Picture]) -> Tensor:
         size, wanted = self.preprocessing.image_size, self.preprocessing.pixels
-        fitted = [fit(convert(_as_array(image, size), wanted, _name(image)), size) for image in images]
+        fitted = [self._fit_one(image, size, wanted) for image in images]
         if not fitted:
             return torch.empty((0, wanted.channels, size, size), dtype=getattr(torch, wanted.depth))
         return torch.from_numpy(np.stack(fitted))
 
-
-def _name(picture: Picture) -> str:
-    return str(picture) if isinstance(picture, str | Path) else f"the {type(picture).__name__}"
+    def _fit_one(self, image: Picture, size: int, wanted: PixelFormat) -> Pixels:
+        pixels = _as_array(image, size)
+        try:
+            return fit(convert(pixels, wanted, str(image)), size)
+        except BadPicture as bad:
+            if isinstance(image, str | Path):
+                raise
+            raise DataError(
+                f"embed() takes pictures of {wanted}, as this backbone was trained on, not of {format_of(pixels)}"
+            ) from bad
 
 
 def _as_array(picture: Picture, size: int) -> Pixels:
@@ -134,7 +143,12 @@ def _as_array(picture: Picture, size: int) -> Pixels:
         except ValueError as error:
             raise DataError(f"embed() cannot use a picture of mode {picture.mode}: {error}") from error
     if picture.dtype not in ("uint8", "uint16", "float32") or picture.ndim != 3:
-        raise DataError(f"embed() takes uint8, uint16 or float32 arrays (H, W, C), not {picture.dtype} {picture.shape}")
+        raise DataError(
+            f"embed() takes uint8, uint16 or float32 arrays (H, W, C), gray ones (H, W, 1), not {picture.dtype} "
+            f"{picture.shape}"
+        )
+    if not np.isfinite(picture).all():
+        raise DataError("embed() takes finite values, and some are NaN or infinite; fill them with a number")
     return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 

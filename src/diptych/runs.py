@@ -57,17 +57,27 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one line for the user."""
+def writing_errors(path: Path, advice: str = "") -> Iterator[None]:
+    """Turn the operating system's refusals to write into one line for the user.
+
+    Args:
+        path: what is written.
+        advice: what to type instead; about the run folder if empty.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunFolderError(
-                f"the disk is full: {path} was not written and what was there is untouched; free some space and type "
-                "the command again (a run with a checkpoint goes on with `diptych pretrain --resume RUN`)"
+                f"the disk is full: {path} was not written and what was there is untouched; "
+                + (
+                    advice
+                    or "free some space and type the command again (a run with a checkpoint goes on with `diptych "
+                    "pretrain --resume RUN`)"
+                )
             ) from error
-        raise RunFolderError(f"cannot write {path} ({error.strerror}); choose another folder with --out") from error
+        advice = advice or "choose another folder with --out"
+        raise RunFolderError(f"cannot write {path} ({error.strerror}); {advice}") from error
 
 
 def sync_folder(folder: Path) -> None:

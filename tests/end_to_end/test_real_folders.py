@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tiny import BIN, FLAGS, SETTINGS, flat, lines, picture, tree, wait_until
 
 import diptych
+from diptych import api
 
 TINY = SETTINGS | {"epochs": 2}
 
@@ -133,6 +134,13 @@ def test_small_views_are_made_and_learned_from(tmp_path):
     assert losses(tmp_path / "two") != losses(tmp_path / "more")
 
 
+@pytest.mark.parametrize(("backbone", "works"), [("timm:test_vit.r160_in1k", True), ("timm:test_maxvit", False)])
+def test_small_views_and_transformers(tmp_path, backbone, works):
+    words = ["pretrain", flat(tmp_path / "x"), "--out", tmp_path / "run", *FLAGS, "--epochs", "1", "--image-size", "64"]
+    code, _, err = run_command(*words, "--backbone", backbone, "--local-views", "1", "--local-size", "32")
+    assert (code == 0) if works else (code == 2 and err.count("\n") == 1 and "--local-size" in err), err
+
+
 # Broken files
 
 
@@ -208,7 +216,7 @@ def test_a_second_run_reads_no_picture_again_and_a_changed_folder_is_read_anew(t
     hidden.write_bytes(content)
     flat(data, 9)
     diptych.pretrain(data, tmp_path / "third", **settings)
-    assert len(list(stores.iterdir())) == 1 and tree(stores) != before
+    assert len(list(stores.glob("[!.]*"))) == 1 and tree(stores) != before
 
 
 LIMITED = """
@@ -285,6 +293,20 @@ def test_a_killed_run_goes_on_to_the_same_end_however_its_pictures_come(tmp_path
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_goes_on_with_the_pictures_that_it_began_with(tmp_path):
+    """Decoded as it goes, a run counts a broken picture; decoded beforehand, it does not: no silent change of order."""
+    data, out = flat(tmp_path / "pictures", 13), tmp_path / "run"
+    (data / "03.png").write_bytes(b"")
+    settings = SETTINGS | {"epochs": 15, "store": "none", "max_bad": 0.1, "store_dir": str(tmp_path / "stores")}
+    process = subprocess.Popen([sys.executable, "-c", RESUME, str(data), str(out), json.dumps(settings)])
+    wait_until(lambda: (out / "checkpoints" / "last").exists() and len(losses(out)) > 4, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    code, _, err = run_command("pretrain", "--resume", out, "--store", "memory")
+    assert code == 2 and "begun with 13 pictures, and now there are 12: resume it with --store none" in err
+    assert diptych.resume(out).status == "finished"
+
+
 # Shards
 
 
@@ -323,7 +345,7 @@ def test_two_processes_share_pictures_however_they_come(tmp_path, kind):
         ["pictures.npy"] if kind == "disk" else ["pictures-0.u64", "pictures-1.u64"]
     )
     if kind == "disk":
-        assert len(list((tmp_path / "stores").iterdir())) == 1
+        assert len(list((tmp_path / "stores").glob("[!.]*"))) == 1
 
 
 # Looking before learning
@@ -335,6 +357,17 @@ def test_views_of_every_policy_on_one_sheet(tmp_path):
     assert (code, told) == (0, f"{out}\n"), err
     with Image.open(out) as sheet:
         assert sheet.height > 400
+
+
+def test_the_sheet_shows_policies_as_they_are_whatever_was_chosen(tmp_path):
+    data = tmp_path / "gray"
+    data.mkdir()
+    for number in range(4):
+        Image.fromarray(picture(number)).convert("L").save(data / f"{number}.png")
+    drawn = api.policy_configs(api.order("simsiam", data, None, {"blur": 0.9}).config)
+    assert (drawn["natural"].views.rotate, drawn["natural"].views.noise, drawn["natural"].views.blur) == (0, 0, 0.5)
+    assert drawn["overhead"].views.rotate90 == 0.75 and drawn["grayscale"].views.noise > 0
+    assert all(config.channels == 1 and config.views.hue == 0 for config in drawn.values())
 
 
 def test_an_audit_names_what_a_run_would_stumble_over(tmp_path):

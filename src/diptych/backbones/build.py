@@ -60,10 +60,7 @@ def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
         )
     options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
     try:
-        try:
-            module: Any = timm.create_model(model, img_size=image_size, **options)
-        except TypeError:  # convolutional models take pictures of any size and know no img_size
-            module = timm.create_model(model, **options)
+        module = _create(model, {"img_size": image_size, "dynamic_img_size": True}, options)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"timm:{model} cannot be built for {image_size} px pictures ({str(error).splitlines()[0]}); "
@@ -75,6 +72,17 @@ def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
     # Some models end in a layer of their own between the last feature map and the classifier.
     num_features = getattr(module, "head_hidden_size", None) or module.num_features
     return BuiltBackbone(module=module, num_features=int(num_features), notes=notes)
+
+
+def _create(model: str, sizes: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Create a model that knows its pictures' size, and takes small views too, as far as it can be told."""
+    while True:
+        try:
+            return timm.create_model(model, **sizes, **options)
+        except TypeError:  # convolutional models take pictures of any size and know none of this
+            if not sizes:
+                raise
+            sizes.popitem()
 
 
 def _shrink_stem(module: nn.Module) -> bool:

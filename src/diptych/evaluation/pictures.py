@@ -11,7 +11,7 @@ from torch import Tensor
 from diptych.data.decoding.pixels import BadPicture, PixelFormat
 from diptych.data.sources.chosen import tiled
 from diptych.data.sources.open import open_data
-from diptych.data.sources.source import Source
+from diptych.data.sources.source import Source, digest
 from diptych.data.sources.split import draw, stratified_split
 from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import DataError
@@ -84,7 +84,7 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int,
         test=test,
         found=splits.note,
         note=note,
-        fingerprint=splits.train.fingerprint,
+        fingerprint=digest(part.fingerprint for part in (splits.train, splits.test) if part),
     )
 
 

@@ -27,6 +27,7 @@ from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, writing_errors
 from diptych.seeding import generator
 
+ENDINGS = r"\.(zip|tar|tgz|tar\.gz|csv|parquet|txt|lst)$"
 SHOWN_QUERIES, SHOWN_NEIGHBORS = 8, 6
 
 Protocol = Literal["standard", "keras"]
@@ -118,7 +119,12 @@ def evaluate(
 
 def default_name(data: str, protocol: Protocol) -> str:
     """Name a result after its data, in letters, digits, - and _: ``my pictures.tar.gz`` → ``my-pictures``."""
-    base = re.sub(r"\.(zip|tar|tgz|tar\.gz|csv)$", "", os.path.basename(os.path.abspath(data)), flags=re.IGNORECASE)
+    base = re.sub(
+        r"\.(zip|tar|tgz|tar\.gz|csv|parquet|txt|lst)$",
+        "",
+        os.path.basename(os.path.abspath(data)),
+        flags=re.IGNORECASE,
+    )
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", base).strip("-") or "data"
     return f"{base}-keras" if protocol == "keras" else base
 

@@ -12,8 +12,10 @@ from diptych.data.sources.chosen import open_source
 from diptych.data.sources.shards import count as count_pictures
 from diptych.data.sources.shards import find_shards, is_shards
 from diptych.data.sources.split import draw
-from diptych.errors import DataError
+from diptych.errors import DataError, typed
 
+LOOKED_AT = 64
+"""Pixels a side for which they are read: enough to tell gray from colour."""
 SAMPLE = 64
 """Pictures looked at."""
 
@@ -46,17 +48,21 @@ def gather(data: str, data_dir: str | None = None, limit: int | None = None, til
     sides: list[int] = []
     kinds: Counter[PixelFormat] = Counter()
     gray = True
+    bad: list[BadPicture] = []
     for index in range(len(sample)):
         try:
-            picture = sample.read(index)
-        except BadPicture:
+            told = sample.header(index)
+            picture = sample.read(index, LOOKED_AT)
+        except BadPicture as error:
+            bad.append(error)
             continue
-        sides.append(min(picture.shape[1:]))
+        sides.append(min(told.height, told.width))
         kinds[format_of(picture)] += 1
         gray = gray and is_gray(picture)
     if not sides:
         raise DataError(
-            f"none of {len(sample)} pictures drawn from {data} can be read; look at them, or try another folder"
+            f"none of {len(sample)} pictures drawn from {data} can be read; the first, {bad[0]}. "
+            f"{typed('diptych audit', data)} says more"
         )
     pixels = kinds.most_common(1)[0][0]
     if gray:

@@ -1,5 +1,6 @@
 """``run.json``: all that is needed to repeat a run, and to go on with it."""
 
+import json
 import os
 import platform
 import subprocess
@@ -13,7 +14,7 @@ import torch
 
 from diptych.config import from_dict, to_dict
 from diptych.distributed import World
-from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
+from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, write_text
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
 from diptych.training.pictures import Pictures
@@ -32,6 +33,7 @@ def run_card(order: Order, pictures: Pictures, device: torch.device, world: Worl
             "name": pictures.name,
             "note": pictures.note,
             "pictures": pictures.count,
+            "kept": pictures.kept,
             "skipped": len(pictures.quarantine),
             "fingerprint": pictures.fingerprint,
         },
@@ -53,9 +55,12 @@ def run_card(order: Order, pictures: Pictures, device: torch.device, world: Worl
 
 def write_result(run: RunFolder, result: dict[str, Any]) -> None:
     """Write into ``run.json`` what a run came to, and how many pictures could not be read by then."""
-    card = run.read_card()
-    skipped = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
-    write_json(run.config, card | {"result": result, "data": card["data"] | {"skipped": len(skipped)}})
+    card, listed = run.read_card(), run.read_lines(run.quarantine)
+    once = {(record["during"], record["name"]): record for record in reversed(listed)}
+    if len(once) < len(listed):  # several processes have met the same one
+        write_text(run.quarantine, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in once.values()))
+    skipped = sum(during == "pretrain" for during, _ in once)
+    write_json(run.config, card | {"result": result, "data": card["data"] | {"skipped": skipped}})
 
 
 def _git_commit() -> str | None:

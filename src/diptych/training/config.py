@@ -48,7 +48,7 @@ class RunConfig:
     data_dir: Annotated[str | None, arg(metavar="FOLDER")] = None
     """Where the archive of a named data set lies or shall lie."""
     limit: Annotated[int | None, arg(metavar="N")] = None
-    """Use this many pictures, drawn evenly at random by a fixed seed."""
+    """Use this many pictures, drawn evenly at random by a fixed seed; of tar shards, the pictures of one epoch."""
     tile: Annotated[int | None, arg(metavar="PIXELS")] = None
     """Cut each picture into squares of this many pixels a side, each a picture of its own; for scans and maps."""
     image_size: int = 224

@@ -43,6 +43,10 @@ def fitted_to_pixels(config: RunConfig, given: Mapping[str, Any]) -> tuple[RunCo
     for name in ("mean", "std", "low", "high"):
         if name in given and len(given[name]) not in (0, channels):
             raise ConfigError(f"--{name} needs {channels} numbers, one for each channel, not {len(given[name])}")
+    if config.depth != "float32" and {"low", "high"} & given.keys():
+        raise ConfigError(
+            f"--low and --high are for --depth float32: pictures of {config.depth} have a range of their own"
+        )
     natural = channels == 3 and config.depth == "uint8" and views.policy == "natural"
     if not natural and not {"mean", "std"} & given.keys():
         views = replace(views, mean=(), std=())

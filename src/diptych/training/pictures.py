@@ -5,10 +5,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from diptych.data.decoding.pixels import Pixels
 from diptych.data.loader import Loader
 from diptych.data.quarantine import Quarantine
 from diptych.data.sources.chosen import open_source
@@ -21,7 +23,7 @@ from diptych.data.stores.memory import told
 from diptych.data.stores.statistics import SAMPLE, Statistics, measure
 from diptych.data.stores.store import DiskStore, MemoryStore, Place, Store, build_memory_store, open_store, plan
 from diptych.data.stream import StreamLoader
-from diptych.distributed import World, barrier, greatest
+from diptych.distributed import World, barrier, from_main, greatest
 from diptych.errors import DataError
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
@@ -30,8 +32,6 @@ from diptych.training.config import RunConfig
 
 PLACES: tuple[Place, ...] = ("memory", "disk", "none")
 """From the fastest to the most frugal."""
-FEW = 1_000
-"""Pictures measured where each has to be decoded for it."""
 PORTION = 256
 """Pictures measured at a time."""
 
@@ -70,7 +70,8 @@ class Pictures:
     """A hash of each picture where all have been decoded; None where they are met one by one."""
     drawn: Callable[[int, int], Iterator[Tensor]]
     """``drawn(n, seed)`` yields n pictures, drawn at random, in portions ``(B, C, S, S)``."""
-    measured_most: int = FEW
+    kept: Place | Literal["shards"]
+    """Where they are kept."""
 
     def attach(self, run: RunFolder, world: World) -> None:
         """Write what could not be read, and what is learned from, into the run's folder."""
@@ -81,15 +82,24 @@ class Pictures:
         if self.digests is None or world.is_main:
             self.quarantine.log_to(lambda record: run.append(run.quarantine, record))
 
+    def tell(self, terminal: Terminal) -> None:
+        """Say at the end what could not be read, where pictures were decoded as they were needed."""
+        if self.digests is None:
+            _tell(self.quarantine, "were replaced by others of their batches", terminal)
+            for reason, count in sorted(getattr(self.loader, "left_out", {}).items()):
+                terminal.say(f"{count} members of the shards were passed over ({reason})")
+
     def some(self, count: int, seed: int) -> Tensor:
         """Draw up to ``count`` pictures at random, ``(n, C, S, S)``."""
         return torch.cat([*self.drawn(count, seed)])
 
-    def measured(self, config: RunConfig, terminal: Terminal) -> RunConfig:
-        """Fill in what ``config`` leaves to be measured from the pictures."""
+    def measured(self, config: RunConfig, world: World, terminal: Terminal) -> RunConfig:
+        """Fill in what ``config`` leaves to be measured from the pictures: the same in every process."""
         if not _is_open(config):
             return config
-        found = measure((portion.numpy() for portion in self.drawn(self.measured_most, 0)), config.depth)
+        found = measured_for(config, (portion.numpy() for portion in self.drawn(SAMPLE, 0)))
+        mean, std, low, high = (from_main(part, world) for part in (found.mean, found.std, found.low, found.high))
+        found = Statistics(mean=mean, std=std, low=low, high=high, pictures=found.pictures)
         terminal.say(
             f"measured {found.pictures:,} pictures: mean {_listed(found.mean)}, standard deviation {_listed(found.std)}"
             + (f", of values {_listed(found.low)} to {_listed(found.high)}" if found.low else "")
@@ -117,19 +127,12 @@ def open_pictures(config: RunConfig, world: World, terminal: Terminal, known_bad
     notebook = Notebook()
     store = _keep(source, config, world, terminal, quarantine, notebook)
     quarantine.check()
-    if quarantine.pictures:
-        first = quarantine.pictures[0]
-        terminal.say(
-            f"{len(quarantine)} of {len(source)} pictures could not be read and are left out: {first.name} "
-            f"({first.reason}){' and others' if len(quarantine) > 1 else ''}; quarantine.jsonl in the run folder lists "
-            "them"
-        )
+    _tell(quarantine, "are left out", terminal)
 
     def drawn(count: int, seed: int) -> Iterator[Tensor]:
         places = torch.randperm(len(store), generator=generator(seed))[:count]
         return map(store.read, torch.split(places, PORTION))
 
-    whole = isinstance(store, MemoryStore | DiskStore)
     return Pictures(
         name=source.name,
         note=note,
@@ -140,23 +143,20 @@ def open_pictures(config: RunConfig, world: World, terminal: Terminal, known_bad
         notebook=notebook,
         digests=store.digests if isinstance(store, MemoryStore | DiskStore) else None,
         drawn=drawn,
-        measured_most=SAMPLE if whole else FEW,
+        kept="memory" if isinstance(store, MemoryStore) else "disk" if isinstance(store, DiskStore) else "none",
     )
 
 
 def _open_stream(config: RunConfig, world: World, terminal: Terminal, known_bad: Set[str]) -> Pictures:
     """Open tar shards, which are read from front to back."""
-    for option, given in (("--tile", config.tile), ("--data-dir", config.data_dir)):
-        if given is not None:
-            raise DataError(f"{option} is not for tar shards: leave it out")
     shards = find_shards(config.data)
     note = f"{config.data} names {len(shards):,} tar shards, streamed in an order drawn anew each epoch"
     terminal.say(note)
     count = config.limit
     if count is None:
-        with terminal.bar("counting pictures", len(shards)) as bar:
-            count = count_pictures(shards, bar.update)
-        terminal.say(f"they hold {count:,} pictures")
+        count = _counted(shards, terminal)
+    elif not any("://" in shard for shard in shards):
+        count = min(count, _counted(shards, terminal))
     quarantine, notebook = Quarantine(config.data, count, math.inf, known_bad), Notebook()
     loader = StreamLoader(
         shards,
@@ -190,7 +190,25 @@ def _open_stream(config: RunConfig, world: World, terminal: Terminal, known_bad:
         notebook=notebook,
         digests=None,
         drawn=drawn,
+        kept="shards",
     )
+
+
+def _tell(quarantine: Quarantine, what: str, terminal: Terminal) -> None:
+    if quarantine.pictures:
+        first = quarantine.pictures[0]
+        terminal.say(
+            f"{len(quarantine)} of {quarantine.total} pictures could not be read and {what}: {first.name} "
+            f"({first.reason}){' and others' if len(quarantine) > 1 else ''}; quarantine.jsonl in the run folder lists "
+            "them"
+        )
+
+
+def _counted(shards: list[str], terminal: Terminal) -> int:
+    with terminal.bar("counting pictures", len(shards)) as bar:
+        count = count_pictures(shards, bar.update)
+    terminal.say(f"they hold {count:,} pictures")
+    return count
 
 
 def sample_pictures(config: RunConfig, count: int) -> Tensor:
@@ -203,6 +221,11 @@ def sample_pictures(config: RunConfig, count: int) -> Tensor:
     few = draw(source, min(count, len(source)), config.train.seed)
     store = build_memory_store(few, config.image_size, config.pixels, lambda bad: None)
     return store.read(torch.randperm(len(store), generator=generator(config.train.seed)))
+
+
+def measured_for(config: RunConfig, batches: Iterable[Pixels]) -> Statistics:
+    """Measure pictures in the unit that ``config`` asks for."""
+    return measure(batches, config.depth, config.views.low, config.views.high)
 
 
 def with_statistics(config: RunConfig, found: Statistics) -> RunConfig:
@@ -218,7 +241,7 @@ def with_statistics(config: RunConfig, found: Statistics) -> RunConfig:
 
 def _is_open(config: RunConfig) -> bool:
     views = config.views
-    return not views.mean or not views.std or (config.depth == "float32" and not views.low)
+    return not views.mean or (config.depth == "float32" and not views.low)
 
 
 def _keep(
@@ -227,7 +250,7 @@ def _keep(
     """Decode the pictures to where they are kept: each process into its memory, or one for all onto the disk."""
     size, storage = config.image_size, config.storage
     key = store_key(config)
-    place = plan(source, size, config.pixels, storage, key=key, processes=world.size)
+    place = plan(source, size, config.pixels, storage, key=key, processes=world.local_size)
     place = PLACES[greatest(PLACES.index(place), world)]  # processes that find other free memory must still agree
     if place == "disk":
         need = told(len(source) * size * size * config.pixels.bytes)
@@ -251,11 +274,21 @@ def _keep(
 
         if place == "disk" and world.local_rank != 0:
             barrier(world)  # the first process of this machine has built it by then
-            return opened()
         store = opened()
-        if place == "disk":
+        if place == "disk" and world.local_rank == 0:
             barrier(world)
-        return store
+    _refuse_unlike(source, store, world)
+    return store
+
+
+def _refuse_unlike(source: Source, store: Store, world: World) -> None:
+    """Refuse to train where processes see different pictures: they would share batches that do not fit together."""
+    seen = int(digest([source.fingerprint, len(store), *store.source_indices.tolist()])[:12], 16)
+    if greatest(seen, world) != -greatest(-seen, world):
+        raise DataError(
+            f"the processes of this run do not see the same pictures in {source.name}: check that each machine has the "
+            "same files, that none is written meanwhile, and start again"
+        )
 
 
 def store_key(config: RunConfig) -> str:

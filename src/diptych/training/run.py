@@ -4,14 +4,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
 from diptych.config import diff
-from diptych.data.stores.statistics import measure
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
-from diptych.errors import RunFolderError, UserError
+from diptych.errors import ConfigError, RunFolderError, UserError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.methods import Method
 from diptych.optim.sgd import build_optimizer
@@ -22,7 +21,14 @@ from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
 from diptych.training.loop import Parts, Status, train
 from diptych.training.order import Order
-from diptych.training.pictures import Pictures, open_pictures, sample_pictures, with_statistics
+from diptych.training.pictures import (
+    PLACES,
+    Pictures,
+    measured_for,
+    open_pictures,
+    sample_pictures,
+    with_statistics,
+)
 from diptych.training.recorder import Recorder
 from diptych.views.pipeline import ViewMaker
 
@@ -70,7 +76,7 @@ def pretrain(
         for choice in order.choices:
             terminal.say(f"chose {choice.what}: {choice.why}")
         pictures = open_pictures(order.config, world, terminal)
-        order = replace(order, config=pictures.measured(order.config, terminal))
+        order = replace(order, config=pictures.measured(order.config, world, terminal))
         run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
         if world.is_main:
             terminal.log_to(run.log)
@@ -117,11 +123,18 @@ def resume(
         where = pick_device(device, world)
         point = checkpoint.load(run.checkpoints / "last")
         known = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
-        kept = saved if config is None else replace(saved, storage=config.storage)
-        pictures = open_pictures(kept, world, terminal, known)
+        storage = (config or saved).storage
+        if storage.store == "auto" and (kept := card["data"].get("kept")) in PLACES:
+            storage = replace(storage, store=kept)  # other free memory must not make it another run
+        pictures = open_pictures(replace(saved, storage=storage), world, terminal, known)
         if pictures.fingerprint != card["data"]["fingerprint"]:
             raise RunFolderError(
                 f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite"
+            )
+        if pictures.count != card["data"]["pictures"]:
+            raise RunFolderError(
+                f"{run.path} was begun with {card['data']['pictures']} pictures, and now there are {pictures.count}: "
+                f"resume it with --store {card['data'].get('kept')}"
             )
         if world.is_main:
             terminal.log_to(run.log)
@@ -182,6 +195,7 @@ def _train(
         )
         with torch.random.fork_rng(devices=[]):  # the host program's own random numbers go on as they would have
             progress, status = train(parts, progress, stop)
+    pictures.tell(terminal)
     if status != "interrupted" and config.train.patience:
         barrier(world)  # the first process has written it by then
         method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
@@ -211,9 +225,24 @@ def build_method(config: RunConfig) -> tuple[Method, int, tuple[str, ...]]:
         The method, the backbone's number of features, and what was adapted to the pictures.
     """
     backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
+    if config.views.local_views:
+        _try_small_views(backbone, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
         return config.method.build(backbone, features), features, notes
+
+
+def _try_small_views(backbone: nn.Module, config: RunConfig) -> None:
+    """Refuse small views that the backbone cannot take, before anything is read."""
+    size = config.views.local_size
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, config.channels, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"{config.backbone} cannot take views of {size} px beside {config.image_size} px: choose another "
+            f"--local-size or --backbone ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _backbone_card(config: RunConfig, features: int) -> BackboneCard:
@@ -260,8 +289,7 @@ def sample_views(config: RunConfig) -> tuple[RunConfig, Tensor, list[Tensor]]:
         DataError: the pictures cannot be found or read.
     """
     pictures = sample_pictures(config, SHOWN_PAIRS)
-    found = measure([pictures.numpy()], config.depth)
-    config = with_statistics(config, found)
+    config = with_statistics(config, measured_for(config, [pictures.numpy()]))
     return config, *_some_views(config, pictures)
 
 

@@ -140,7 +140,7 @@ def test_floats_arrive_exactly_and_nan_is_counted():
     assert np.array_equal(decode(pfm, "x"), values)
     values[0, 0, :2], values[0, 1, 1] = np.nan, np.inf
     for content in (tiff(values), b"Pf\n5 6\n-1.0\n" + values[0, ::-1].astype("<f4").tobytes()):
-        assert reason(content).startswith("3 of its 30 values are NaN or infinite")
+        assert reason(content).startswith("3 of its 30 values are NaN, infinite")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -221,10 +221,23 @@ def test_a_segment_that_would_inflate_to_more_than_it_should_does_not():
     assert (read(with_segment(plain, zlib.compress(bytes(1 << 26), 9))) == 0).all()
 
 
+def test_what_gdal_marks_as_no_data_is_no_number(tmp_path):
+    values = np.linspace(-1, 1, 400, dtype=np.float32).reshape(20, 20)
+    values[3, 4] = -9999
+    path = tmp_path / "x.tif"
+    for extra in ([], [(42113, "s", 0, "-9999", True)]):
+        tifffile.imwrite(path, values, extratags=extra, photometric="minisblack")
+        if extra:
+            with pytest.raises(BadPicture, match="1 of its 400 values are NaN, infinite or marked as no data"):
+                decode(path, "x")
+        else:
+            assert decode(path, "x").min() == -9999
+
+
 def test_nan_is_counted_over_all_segments():
     picture = noise(np.float32, 2, 40, 40)
     picture[0, 0, 0], picture[1, 39, 39] = np.nan, -np.inf
-    assert reason(tiff(picture, tile=(16, 16))).startswith("2 of its 3200 values are NaN or infinite")
+    assert reason(tiff(picture, tile=(16, 16))).startswith("2 of its 3200 values are NaN, infinite")
 
 
 def test_segments_that_were_left_out_hold_nothing():

@@ -274,3 +274,19 @@ def test_a_table_of_contents_or_a_header_of_absurd_size_is_refused(tmp_path, mon
         archive.addfile(tarfile.TarInfo("a.png"))
     with pytest.raises(DataError, match="cannot list .*a.tar: what it says of its members is larger than"):
         open_tar(path)
+
+
+@pytest.mark.parametrize("member", [1, 4])
+def test_a_flipped_byte_in_a_tar_header_loses_nothing_silently(tmp_path, member):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as archive:
+        for number in range(6):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = 700
+            archive.addfile(info, io.BytesIO(bytes(700)))
+    assert len(open_tar(path).entries) == 6
+    content = bytearray(path.read_bytes())
+    content[member * 1536 + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"cannot read .*x.tar .*the header at byte {member * 1536} is no tar header"):
+        open_tar(path)

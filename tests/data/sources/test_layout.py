@@ -90,3 +90,10 @@ def test_notes_on_validation_pictures():
     )
     note = divide("p", listing("train/1.jpg", "test/1.jpg", "val/2.jpg", "3.jpg")).note
     assert "only train/; 2 pictures outside both left out (those of val/ among them); 2 left" in note
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("training", "testing"), ("TRAINING", "test")])
+def test_parts_by_whatever_name_people_give_them(train, test):
+    layout = arrange([f"{train}/cat/1.jpg", f"{train}/dog/1.jpg", f"{test}/cat/2.jpg", f"{test}/dog/2.jpg"])
+    assert (layout.train.folder, layout.test.folder) == (train, test) and layout.classes == ("cat", "dog")
+    assert arrange([f"{train}/1.jpg", "other/2.jpg", f"{test}/1.jpg"]).outside == 1

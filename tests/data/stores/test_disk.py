@@ -96,7 +96,7 @@ def test_a_changed_source_is_built_again_in_its_place_and_an_open_one_goes_on(st
     assert [path.name for path in store.parent.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "card", "no digests", "fewer indices"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "card", "list", "no digests", "fewer indices"])
 def test_a_damaged_store_is_not_opened(store, pictures, harm):
     path = store / "pixels.bin"
     content = bytearray(path.read_bytes())
@@ -107,6 +107,8 @@ def test_a_damaged_store_is_not_opened(store, pictures, harm):
         path.write_bytes(content[:-1])
     elif harm == "card":
         (store / "store.json").write_text((store / "store.json").read_text()[:-9])
+    elif harm == "list":
+        (store / "store.json").write_text("[]")
     elif harm == "no digests":
         (store / "digests.npy").unlink()
     else:
@@ -193,3 +195,28 @@ assert most <= LIMIT, most
 def test_reading_a_store_twenty_times_larger_than_the_limit_stays_within_it(tmp_path):
     subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path / "s")], check=True, timeout=120)
     assert json.loads((tmp_path / "s" / "store.json").read_text())["pictures"] == 1000
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from diptych.data.decoding.pixels import PixelFormat
+from diptych.data.sources.folder import scan
+from diptych.data.sources.source import Files
+from diptych.data.stores.store import StoreConfig, open_store
+listing = scan(Path(sys.argv[1]))
+for turn in range(20):
+    source = Files("x", listing.entries, listing.load)
+    config = StoreConfig(store_dir=sys.argv[2])
+    store = open_store("disk", source, 8, PixelFormat(), config, key=f"k{turn}", on_bad=print)
+    assert len(store) == 9
+"""
+
+
+def test_runs_that_begin_together_build_one_store(tmp_path, pictures):
+    words = [sys.executable, "-c", TOGETHER, str(pictures), str(tmp_path / "stores")]
+    both = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert sorted(path.name for path in (tmp_path / "stores").glob("[!.]*")) == sorted(f"k{turn}" for turn in range(20))

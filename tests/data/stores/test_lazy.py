@@ -44,9 +44,17 @@ def test_pictures_that_are_read_are_handed_on():
     assert found.shape == (2, 1, 8, 8) and np.array_equal(seen[0], found.numpy())
 
 
-def test_a_batch_without_a_single_good_picture_stops():
+def test_a_batch_without_a_single_good_picture_takes_the_next_one_there_is():
+    contents = [encoded("PNG", 1), b"", b"x", b"", encoded("PNG", 2)]
+    store = LazyStore(files(contents), 8, PixelFormat(), lambda bad: None)
+    good = store.read(torch.tensor([0, 4]))
+    assert torch.equal(store.read(torch.tensor([2, 1])), good[[1, 1]])
+    assert torch.equal(store.read(torch.tensor([1, 3])), good[[1, 1]])
+
+
+def test_pictures_of_which_none_can_be_read_stop():
     store = LazyStore(files([b"", b"x"]), 8, PixelFormat(), lambda bad: None)
-    with pytest.raises(DataError, match="none of the 2 pictures of a batch can be read; the first, 000.png: .*empty"):
+    with pytest.raises(DataError, match="none of the 2 pictures of x can be read; the first, 000.png: .*empty"):
         store.read(torch.tensor([0, 1]))
 
 

@@ -26,5 +26,19 @@ def test_floating_point_is_measured_from_its_lowest_to_its_highest_value():
 
 def test_a_channel_that_never_varies_is_harmless():
     found = measure([np.full((2, 1, 4, 4), 7, np.float32)], "float32")
-    assert (found.mean, found.std, found.low, found.high) == ((0.0,), (1.0,), (7.0,), (8.0,))
+    assert (found.mean, found.std, found.low, found.high) == ((0.0,), (1.0,), (7.0,), (14.0,))
     assert measure([np.full((2, 1, 4, 4), 51, np.uint8)], "uint8").mean == (0.2,)
+
+
+def test_a_range_that_is_given_is_the_unit():
+    pictures = np.random.default_rng(0).random((4, 2, 8, 8)).astype(np.float32)
+    found = measure([pictures], "float32", (0.0, -1.0), (100.0, 1.0))
+    assert found.low == (0.0, -1.0) and found.high == (100.0, 1.0)
+    assert np.allclose(found.mean, [pictures[:, 0].mean() / 100, (pictures[:, 1].mean() + 1) / 2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [1e9, -3e38, 16_777_216.0])
+def test_large_values_keep_a_range(value):
+    pictures = np.full((2, 1, 4, 4), value, np.float32)
+    found = measure([pictures], "float32")
+    assert found.low[0] < found.high[0] and np.isfinite([*found.low, *found.high, *found.mean, *found.std]).all()

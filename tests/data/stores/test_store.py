@@ -6,6 +6,7 @@ import torch
 
 from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.sources.source import Arrays
+from diptych.data.stores import store as stores
 from diptych.data.stores.disk import DiskStore
 from diptych.data.stores.lazy import LazyStore
 from diptych.data.stores.memory import MemoryStore, told
@@ -53,9 +54,15 @@ def test_what_is_asked_for_is_taken_or_refused_with_the_way_on(tmp_path):
     assert not (tmp_path / "not").exists()
 
 
-def test_a_store_that_is_there_needs_no_more_room(tmp_path):
-    (tmp_path / "k").mkdir()
-    assert choose(tmp_path, store="disk", count=10**10, store_dir=str(tmp_path)) == "disk"
+def test_a_store_that_is_there_needs_no_more_room_and_a_stale_one_does(tmp_path, monkeypatch):
+    source = Arrays("x", np.zeros((3, 3, 8, 8), np.uint8), [0] * 3, ("a",))
+    config = StoreConfig(store="disk", store_dir=str(tmp_path))
+    open_store("disk", source, 8, RGB, config, key="k", on_bad=pytest.fail)
+    monkeypatch.setattr(stores, "MIN_FREE", 10**18)
+    assert plan(source, 8, RGB, config, key="k") == "disk"
+    other = Arrays("x", np.ones((3, 3, 8, 8), np.uint8), [0] * 3, ("a",))
+    with pytest.raises(DataError, match="--store none"):
+        plan(other, 8, RGB, config, key="k")
 
 
 def test_sixteen_bits_and_more_channels_need_more(tmp_path):
@@ -100,7 +107,7 @@ def test_sizes_as_people_write_them(text, size):
     assert parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "8 apples", "-1GB", "1e9"])
+@pytest.mark.parametrize("text", ["", "GB", "8 apples", "-1GB", "1e9", "9" * 400 + "GB"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ConfigError, match="--memory-limit cannot be .*8GB"):
         StoreConfig(memory_limit=text)

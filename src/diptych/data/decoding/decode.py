@@ -36,6 +36,8 @@ __all__ = ["BadPicture", "check_bytes", "decode", "fit", "header", "read_file", 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 178_956_970
 """Width × height above this is refused: what Pillow itself takes for a decompression bomb (twice its warning)."""
+MAX_DEEP_PIXELS = MAX_PIXELS // 4
+"""The same for PNG and PPM of 16 bits a colour: to decode one takes some 30 bytes a pixel."""
 MAX_BYTES = 1 << 30
 """Encoded size above this is refused."""
 MAX_REASON = 120
@@ -195,7 +197,8 @@ def fit(image: Pixels, size: int) -> Pixels:
         values = np.stack([_resized(channel.astype(np.float32), size, box) for channel in image])
         whole: NDArray[np.uint16] = np.rint(values).clip(0, 65535).astype(np.uint16)  # bicubic overshoots at edges
         return whole
-    return np.stack([_resized(channel, size, box) for channel in image])
+    real: NDArray[np.float32] = np.stack([_resized(channel, size, box) for channel in image])
+    return real.clip(image.min(), image.max())  # bicubic overshoots at edges; near the largest float, to infinity
 
 
 def _resized(pixels: NDArray[Any], size: int, box: tuple[float, float, float, float]) -> NDArray[Any]:
@@ -287,6 +290,8 @@ def _sixteen_bits(picture: Image.Image, file: IO[bytes]) -> Pixels | None:
     """
     if not _is_deep(picture):
         return None
+    if picture.width * picture.height > MAX_DEEP_PIXELS:
+        raise Unsupported(_too_large(f"with 16 bits a colour, {picture.width} × {picture.height}", MAX_DEEP_PIXELS))
     assert isinstance(picture, ImageFile.ImageFile)
     if picture.format == "PPM":
         return _deep_ppm(picture, file)

@@ -64,6 +64,8 @@ class PixelFormat:
         return self.channels * np.dtype(self.depth).itemsize
 
 
+BAND = 1 << 18
+"""Pixels whose transparency is dealt with at a time."""
 TURNS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -93,7 +95,8 @@ def check_finite(bad: int, total: int) -> None:
     """Raise ``Unsupported`` where ``bad`` of ``total`` values are NaN or infinite."""
     if bad:
         raise Unsupported(
-            f"{bad} of its {total} values are NaN or infinite; fill them with a number, or leave the picture out"
+            f"{bad} of its {total} values are NaN, infinite or marked as no data; fill them with a number, or leave "
+            "the picture out"
         )
 
 
@@ -105,10 +108,14 @@ def on_white(colours: Pixels, alpha: NDArray[Any]) -> Pixels:
         alpha: of the same type, ``(H, W)``; 0 is transparent.
     """
     white = np.uint32(np.iinfo(str(colours.dtype)).max)
-    weight = alpha.astype(np.uint32)
-    # 65535² + 32767 still fits into 32 bits.
-    mixed = (colours * weight + white * (white - weight) + white // np.uint32(2)) // white
-    laid: Pixels = mixed.astype(colours.dtype)
+    laid: Pixels = np.empty_like(colours)
+    rows = max(1, BAND // alpha.shape[1])
+    for top in range(0, len(alpha), rows):  # as a whole, 32 bits a value would take many times the picture
+        band = slice(top, top + rows)
+        weight = alpha[band].astype(np.uint32)
+        # 65535² + 32767 still fits into 32 bits.
+        mixed = (colours[:, band] * weight + white * (white - weight) + white // np.uint32(2)) // white
+        laid[:, band] = mixed.astype(colours.dtype)
     return laid
 
 

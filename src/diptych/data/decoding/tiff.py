@@ -73,6 +73,10 @@ Samples = NDArray[Any]
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
+GDAL_NODATA = 42113
+"""Tag that holds the value of pixels without data."""
+
+
 class NotBySegment(Exception):
     """A TIFF that only Pillow may be able to read, as a whole; the text is the reason, should it fail too."""
 
@@ -316,9 +320,18 @@ class _Level:
         for part in self._parts(top, left, height, width):
             row, column = part.top - top, part.left - left
             found[:, row : row + part.pixels.shape[1], column : column + part.pixels.shape[2]] = part.pixels
-            bad += _not_finite(part.pixels)
+            bad += self._missing(part.pixels)
         check_finite(bad, found.size)
         return found
+
+    def _missing(self, pixels: Pixels) -> int:
+        """Return how many floating-point values are none: NaN, infinite, or what GDAL marks as no data."""
+        if pixels.dtype != np.float32:
+            return 0
+        there = np.isfinite(pixels)
+        if GDAL_NODATA in self.page.tags:
+            there &= pixels != np.float32(self.page.nodata)
+        return pixels.size - int(there.sum())
 
     def reduced(self, factor: int) -> Pixels:
         """Return the means of squares of ``factor`` pixels a side; what is left over is cut from all sides."""
@@ -328,7 +341,7 @@ class _Level:
         sums = np.zeros((self.channels, height, width), wide)
         bad = 0
         for part in self._parts(top, left, height * factor, width * factor):
-            bad += _not_finite(part.pixels)
+            bad += self._missing(part.pixels)
             row, rows = _blocks(part.top - top, part.pixels.shape[1], factor)
             column, columns = _blocks(part.left - left, part.pixels.shape[2], factor)
             block = np.add.reduceat(part.pixels, rows, axis=1, dtype=wide)
@@ -521,10 +534,6 @@ def _blocks(start: int, length: int, factor: int) -> tuple[int, NDArray[np.intp]
 
 def _white(pixels: Pixels) -> int:
     return int(np.iinfo(str(pixels.dtype)).max)
-
-
-def _not_finite(pixels: Pixels) -> int:
-    return pixels.size - int(np.isfinite(pixels).sum()) if pixels.dtype == np.float32 else 0
 
 
 def _plain(values: Samples, depth: Depth) -> Pixels:

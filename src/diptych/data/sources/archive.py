@@ -184,6 +184,10 @@ def _list_tar(
             else:
                 places[name] = (member.offset_data, member.size)
                 entries[name] = Entry(name, member.size, int(member.mtime * 1e9))
+        # tarfile takes a damaged header for the end of the file; behind the real end there are zeros, or nothing.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"the header at byte {archive.offset} is no tar header")
 
 
 def _plain_tar(path: Path) -> IO[bytes]:

@@ -41,6 +41,9 @@ def open_source(
         DataError: there is no such data, or it cannot be read, or holds no pictures.
     """
     if is_shards(data):
+        for option, given in (("--tile", tile), ("--data-dir", data_dir)):
+            if given is not None:
+                raise DataError(f"{option} is not for tar shards: leave it out")
         return first_of(find_shards(data), min(limit or SAMPLE, SAMPLE)), f"the first pictures of {data}"
     splits = open_data(data, data_dir, on_download)
     source, note = splits.train, splits.note

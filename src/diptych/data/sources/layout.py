@@ -22,7 +22,7 @@ def is_hidden(part: str) -> bool:
 
 VALIDATION = ("val", "valid", "validation")
 """Names of a part that is tested on where there is no ``test``, and left out where there is one."""
-PARTS = {"train", "test", *VALIDATION}
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | {name: name for name in VALIDATION}
 """Folder names that divide pictures; they are no classes even where only some of them are there."""
 
 
@@ -85,18 +85,20 @@ def arrange(names: Sequence[str]) -> Layout:
     paths = [PurePosixPath(name).parts for name in names]
     top = _common(paths)
     divided: dict[str, list[int]] = {}
+    written: dict[str, str] = {}
     for place, path in enumerate(paths):
-        if len(path) > top + 1 and path[top] in PARTS:
-            divided.setdefault(path[top], []).append(place)
+        if len(path) > top + 1 and (part := PARTS.get(path[top].casefold())):
+            divided.setdefault(part, []).append(place)
+            written.setdefault(part, path[top])
     above = "/".join(paths[0][:top])
     chosen = choose_parts(divided)
     if chosen:
-        found = [("/".join(filter(None, (above, name))), divided[name], top + 1) for name in chosen]
+        found = [("/".join(filter(None, (above, written[name]))), divided[name], top + 1) for name in chosen]
     else:
         found = [(above, list(range(len(paths))), top)]
     folders = [_class_folders(paths, places, depth) for _, places, depth in found]
     classes = tuple(sorted({name for part in folders if part for name in part}))
-    if len(classes) < 2 or PARTS.issuperset(classes):
+    if len(classes) < 2 or all(name.casefold() in PARTS for name in classes):
         classes = ()
     number = {name: label for label, name in enumerate(classes)}
     parts = [

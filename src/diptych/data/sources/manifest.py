@@ -196,9 +196,9 @@ def _embedded(header: Iterable[str]) -> bool:
 
 
 def _split(path: Path, number: int, text: str) -> str:
-    if (split := text.lower()) not in PARTS:
+    if (split := text.casefold()) not in PARTS:
         raise DataError(f"{path}, row {number}: there is no split '{text}'{suggest(split, PARTS)}")
-    return sys.intern(split)
+    return sys.intern(PARTS[split])
 
 
 def _empty(path: Path, number: int, column: str) -> DataError:

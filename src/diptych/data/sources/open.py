@@ -14,6 +14,7 @@ from diptych.data.sources.hub import PREFIX, open_hub
 from diptych.data.sources.layout import EXTENSIONS, Splits, count, divide
 from diptych.data.sources.manifest import open_list, open_manifest
 from diptych.data.sources.photos import open_photos
+from diptych.data.sources.shards import is_shards
 from diptych.data.sources.source import Source
 from diptych.errors import DataError, suggest
 
@@ -48,6 +49,10 @@ def open_data(data: str, data_dir: str | None = None, on_download: Callable[[int
         return Splits(train=train, test=test, note=_named("photos", train, test, data))
     if data.startswith(PREFIX):
         return open_hub(data)
+    if is_shards(data):
+        raise DataError(
+            f"{data} names tar shards, which are for pretrain and preview: give a folder or one archive here"
+        )
     return _open_path(data, Path(data).expanduser())
 
 

@@ -11,13 +11,15 @@ The folder is built beside its place and renamed, so that a store is there whole
 belong to the pictures as they are now, or is damaged, is built again.
 """
 
+import contextlib
+import fcntl
 import json
 import mmap
 import os
 import shutil
 import socket
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ VERSION = 1
 """Changes when the same source would give other pixels: older stores are then built again."""
 CHECKED = 32
 """Pictures, spread evenly, whose pixels are compared with their hashes when a store is opened."""
+ADVICE = "type --store-dir with a folder on another disk, or --store none"
 HELD = 1 << 28
 """Bytes of the file that may stay in this process's memory; the system's cache may hold more, and gives way."""
 
@@ -87,13 +90,31 @@ def open_disk_store(
 ) -> DiskStore | None:
     """Open the store in ``folder`` if it holds these pictures as they are now and is whole; else return None."""
     try:
-        card = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        card = _card(folder)
         if not _made_from(source, size, wanted).items() <= card.items():
             return None
         store = DiskStore(folder, card, memory)
         return store if len(store) == len(store.source_indices) == len(store.digests) and store.is_whole() else None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
+
+
+def is_made_from(folder: Path, source: Source, size: int, wanted: PixelFormat) -> bool:
+    """Whether ``folder`` holds a store of these pictures as they are now; what it holds is not looked at."""
+    try:
+        return _made_from(source, size, wanted).items() <= _card(folder).items()
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process from building a store at ``folder`` meanwhile."""
+    with writing_errors(folder, ADVICE):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_name(f".{folder.name}.lock"), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
 
 def build_disk_store(
@@ -119,7 +140,7 @@ def build_disk_store(
         RunFolderError: the disk cannot be written, or is full.
     """
     temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    with writing_errors(folder):
+    with writing_errors(folder, ADVICE):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         temporary.mkdir()
@@ -181,9 +202,23 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed builds of this machine left behind."""
     for path in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*"):
-        number = path.name.split(".")[-2]
-        if not (number.isdigit() and Path(f"/proc/{number}").exists()):
+        if not _is_alive(path.name.split(".")[-2]):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+    return card
 
 
 def _made_from(source: Source, size: int, wanted: PixelFormat) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels
 from diptych.data.sources.source import Source
+from diptych.data.stores.memory import nothing_read
 from diptych.data.stores.reading import read_one
-from diptych.errors import DataError
 
 
 class LazyStore:
     """Reads pictures from their source.
 
     A picture that cannot be read gives its place in the batch to the next one that can, so that the same indices
-    always give the same batch.
+    always give the same batch; where no picture of the batch can be read, the next one of the source takes all places.
 
     Args:
         source: the pictures.
@@ -48,7 +48,7 @@ class LazyStore:
         """Return the pictures at ``indices`` (``(B,)`` int64) as ``(B, C, S, S)``.
 
         Raises:
-            DataError: none of them can be read.
+            DataError: no picture at all can be read.
         """
         wanted = self._size, self._wanted
         found = list(self._pool.map(lambda index: read_one(self._source, index, *wanted), indices.tolist()))
@@ -56,11 +56,20 @@ class LazyStore:
         for picture in bad:
             self._on_bad(picture)
         if len(bad) == len(found):
-            raise DataError(f"none of the {len(found)} pictures of a batch can be read; the first, {bad[0]}")
+            found = [self._next_good(int(indices[-1]), bad[0])] * len(found)
         pictures = np.stack(replaced(found))
         if self._on_read:
             self._on_read(pictures)
         return torch.from_numpy(pictures)
+
+    def _next_good(self, index: int, first_bad: BadPicture) -> Pixels:
+        """Return the first picture behind ``index`` that can be read, round the end: of a batch, none could."""
+        for step in range(1, len(self)):
+            picture = read_one(self._source, (index + step) % len(self), self._size, self._wanted)
+            if not isinstance(picture, BadPicture):
+                return picture
+            self._on_bad(picture)
+        raise nothing_read(self._source, first_bad)
 
 
 def replaced(found: list[Pixels | BadPicture]) -> list[Pixels]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +14,11 @@ from diptych.data.stores.digests import Digests, digests_of
 from diptych.data.stores.reading import read_all
 from diptych.errors import DataError
 
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where a container's limit and its use stand, by the second and the first version of control groups."""
 MEMORY_SHARE = 0.8
 """Of the available memory; the rest is for training."""
 
@@ -94,8 +100,8 @@ def nothing_read(source: Source, first_bad: BadPicture | None) -> DataError:
 
 def usable_memory() -> int | None:
     """Return the bytes that pictures may take, None where the system does not say."""
-    available = _available_memory()
-    return None if available is None else int(available * MEMORY_SHARE)
+    known = [size for size in (_available_memory(), _left_to_container()) if size is not None]
+    return int(min(known) * MEMORY_SHARE) if known else None
 
 
 def _available_memory() -> int | None:
@@ -110,6 +116,17 @@ def _available_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return None
+
+
+def _left_to_container() -> int | None:
+    """Return the bytes that a container's limit leaves, None where there is none."""
+    for most, used in CGROUPS:
+        try:
+            left = int(Path(most).read_text()) - int(Path(used).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        return max(0, left)
+    return None
 
 
 def _check_memory(name: str, total: int, size: int, wanted: PixelFormat) -> None:

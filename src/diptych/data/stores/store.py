@@ -15,7 +15,7 @@ from tyro.conf import arg
 
 from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels
 from diptych.data.sources.source import Source
-from diptych.data.stores.disk import DiskStore, build_disk_store, open_disk_store
+from diptych.data.stores.disk import DiskStore, build_disk_store, is_made_from, locked, open_disk_store
 from diptych.data.stores.lazy import LazyStore
 from diptych.data.stores.memory import MemoryStore, build_memory_store, told, usable_memory
 from diptych.errors import ConfigError, DataError
@@ -97,7 +97,7 @@ def plan(source: Source, size: int, wanted: PixelFormat, config: StoreConfig, *,
             f"{told((limit or 0) / processes)} may be used: type --store disk, or a smaller --image-size or --limit"
         )
     free = free_disk(config.folder)
-    fits = need + MIN_FREE <= free or (config.folder / key).is_dir()
+    fits = need + MIN_FREE <= free or is_made_from(config.folder / key, source, size, wanted)
     if config.store == "none" or (config.store == "auto" and not fits):
         return "none"
     if not fits:
@@ -142,14 +142,15 @@ def open_store(
     if place == "none":
         return LazyStore(source, size, wanted, on_bad, on_read)
     folder, memory = config.folder / key, config.memory()
-    store = open_disk_store(folder, source, size, wanted, memory)
-    if store is None:
-        build_disk_store(folder, source, size, wanted, on_bad, on_progress)
+    with locked(folder):  # of two runs that begin together, one builds
         store = open_disk_store(folder, source, size, wanted, memory)
-        assert store is not None, "what was just built can be opened"
-    else:
-        for bad in store.bad:
-            on_bad(bad)
+        if store is None:
+            build_disk_store(folder, source, size, wanted, on_bad, on_progress)
+            store = open_disk_store(folder, source, size, wanted, memory)
+            assert store is not None, "what was just built can be opened"
+        else:
+            for bad in store.bad:
+                on_bad(bad)
     return store
 
 
@@ -167,6 +168,6 @@ def parse_bytes(text: str) -> int:
         ConfigError: it is none.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if not match or match[2].upper() not in UNITS:
+    if not match or len(match[1]) > 18 or match[2].upper() not in UNITS:
         raise ConfigError(f"--memory-limit cannot be '{text}': type a size such as 8GB or 512MB")
     return int(float(match[1]) * UNITS[match[2].upper()])
