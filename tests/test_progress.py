@@ -133,3 +133,8 @@ def test_a_real_terminal_gets_the_bar_and_results_stay_apart():
 def test_a_real_pipe_gets_no_escape_codes():
     out, err = speak(subprocess.PIPE).communicate()
     assert out == b"result\n" and err.decode() == "hello\ntraining 3/3  loss -0.5\n"
+
+
+def test_names_do_not_steer_the_terminal(capsys):
+    Terminal().say("broken: \x1b[31mred\x07.jpg (bad)")
+    assert capsys.readouterr().err == "broken: \ufffd[31mred\ufffd.jpg (bad)\n"

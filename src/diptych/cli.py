@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-from diptych.errors import UserError, suggest
+from diptych.errors import UserError, printable, suggest
 
 COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "recipes")
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # what cannot be written is told here, not when the interpreter ends
         return code
     except UserError as error:
-        print(f"diptych: {error}", file=sys.stderr)
+        print(f"diptych: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("diptych: interrupted", file=sys.stderr)

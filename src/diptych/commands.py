@@ -188,8 +188,8 @@ def evaluate(words: list[str]) -> int:
 class PreviewArgs:
     """Draws some pictures beside their two views; takes every flag of pretrain's configuration too."""
 
-    out: str = "views.png"
-    """The PNG file to write."""
+    out: Annotated[str | None, arg(metavar="FILE.png")] = None
+    """The PNG file to write; views.png if not given, or policies.png with --policies."""
     recipe: Name = None
     """The recipe whose views are drawn; `simsiam` without one."""
     policies: Switch = False
@@ -204,7 +204,8 @@ def preview(words: list[str]) -> int:
         return _help_with_config("preview", PreviewArgs)
     args, rest = _parse_known("preview", PreviewArgs, words)
     draw = api.draw_policies if args.policies else api.draw_views
-    path = draw(_order("preview", args.recipe, rest, None, PreviewArgs), args.out)
+    out = args.out or ("policies.png" if args.policies else "views.png")
+    path = draw(_order("preview", args.recipe, rest, None, PreviewArgs), out)
     _print(args.json, {"views": str(path)}, str(path))
     return 0
 

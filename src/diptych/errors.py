@@ -5,6 +5,7 @@ The command line prints the line and exits with code 2, without a traceback. ``a
 
 import difflib
 import shlex
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -41,3 +42,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def typed(command: str, *words: object) -> str:
     """Return a command line between backticks, its last words quoted: ``typed("diptych report", "my run")``."""
     return f"`{command} {shlex.join(map(str, words))}`"
+
+
+def printable(text: str) -> str:
+    """Replace what would steer a terminal: names of files and classes are other people's words."""
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from diptych.errors import printable
 from diptych.runs import writing_errors
 
 PLAIN_EVERY = 15.0
@@ -42,6 +43,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Print one line."""
+        text = printable(text)
         self._unlogged.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
         self._write_log()
         if self.console.is_terminal:

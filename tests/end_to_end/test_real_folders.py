@@ -3,9 +3,11 @@
 import io
 import json
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -156,6 +158,76 @@ def test_broken_pictures_are_replaced_alike_wherever_pictures_are_kept(tmp_path)
         assert [record["name"] for record in listed] == ["03.png"] and "not a picture" in listed[0]["reason"]
         assert card(tmp_path / f"{store}-first")["data"]["skipped"] == 1
     assert losses(tmp_path / "memory-first") == losses(tmp_path / "disk-first")
+
+
+SPOILED = {
+    "cut.jpg": "cut short or damaged",
+    "empty.png": "the file is empty",
+    "crc.png": "cut short or damaged",
+    "drawing.jpg": "not a picture, or in a format that is not read",
+    "stars.jpg": "not a picture, or in a format that is not read",
+    "bomb.png": "it is more than 179 million pixels",
+    "holes.tif": "1 of its 400 values are NaN, infinite or marked as no data",
+    "reals.tif": "floating-point pixels have no known range in whole numbers: type --depth float32",
+    "bands.tif": "it has 13 channels and this run takes 3: type --channels 13",
+    "gone.jpg": "cannot be opened (No such file or directory)",
+}
+
+
+def spoil(data):
+    """Write every kind of file that gives no picture."""
+    whole = io.BytesIO()
+    Image.fromarray(picture(1, size=64)).save(whole, "JPEG")
+    (data / "cut.jpg").write_bytes(whole.getvalue()[:700])
+    (data / "empty.png").write_bytes(b"")
+    content = bytearray((data / "00.png").read_bytes())
+    content[-30] ^= 1
+    (data / "crc.png").write_bytes(content)
+    (data / "drawing.jpg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><circle r='9'/></svg>")
+    (data / "stars.jpg").write_bytes(b"SIMPLE  =                    T".ljust(2880))
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    framed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    (data / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    values = np.ones((20, 20), np.float32)
+    tifffile.imwrite(data / "reals.tif", values)
+    values[3, 4] = np.nan
+    tifffile.imwrite(data / "holes.tif", values)
+    bands(data, ["bands.tif"])
+    (data / "gone.jpg").symlink_to("nowhere.jpg")
+    Image.fromarray(picture(2)).save(data / "gif.jpg", "GIF")  # what it is called does not matter
+
+
+def test_every_file_that_gives_no_picture_is_listed_with_its_reason(tmp_path):
+    data, out = flat(tmp_path / "pictures", 9), tmp_path / "run"
+    spoil(data)
+    words = ("pretrain", data, "--out", out, *FLAGS, "--epochs", "1")
+    code, _, err = run_command(*words)
+    assert code == 2 and f"{len(SPOILED)} of 20 pictures cannot be read, more than --max-bad 0.01 allows" in err
+    advised = err.rstrip().rpartition(" ")[2]
+    code, _, err = run_command(*words, "--max-bad", advised)
+    assert code == 0, err
+    listed = {record["name"]: record["reason"] for record in lines(out / "quarantine.jsonl")}
+    assert listed.keys() == SPOILED.keys()
+    for name, reason in SPOILED.items():
+        assert listed[name].startswith(reason), (name, listed[name])
+    assert card(out)["data"]["pictures"] == 10
+
+
+def test_a_shard_with_a_flipped_byte_is_read_up_to_it_and_reported(tmp_path):
+    data, out = sharded(tmp_path / "shards", 24, 2), tmp_path / "run"
+    shard = data / "001.tar"
+    content = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as archive:
+        damaged = archive.getmembers()[20].offset
+    content[damaged + 2] ^= 1
+    shard.write_bytes(content)
+    words = ("pretrain", f"{data}/*.tar", "--out", out, *FLAGS, "--epochs", "1", "--max-bad", "0.1")
+    code, _, err = run_command(*words)
+    assert code == 0, err
+    (record,) = lines(out / "quarantine.jsonl")
+    assert record["name"] == str(shard) and f"damaged at byte {damaged}" in record["reason"]
+    assert "they hold 22 pictures" in err
 
 
 def test_too_many_broken_pictures_stop_a_run_that_decodes_as_it_goes(tmp_path):

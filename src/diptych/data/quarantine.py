@@ -60,11 +60,10 @@ class Quarantine:
             return
         shown = "; ".join(map(str, self.pictures[:SHOWN]))
         more = f"; and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
-        share = math.ceil(1000 * len(self) / self.total) / 1000
         raise DataError(
             f"{len(self)} of {self.total} pictures cannot be read, more than --max-bad {self.max_bad:g} allows: "
             f"{shown}{more}. {typed('diptych audit', self.data)} lists them all; to learn without them type "
-            f"--max-bad {min(share, 1.0):g}"
+            f"--max-bad {enough(len(self), self.total):g}"
         )
 
     def _allowed(self) -> float:
@@ -73,3 +72,8 @@ class Quarantine:
     @staticmethod
     def _record(bad: BadPicture) -> dict[str, Any]:
         return {"name": bad.name, "reason": bad.reason, "during": "pretrain"}
+
+
+def enough(bad: int, total: int) -> float:
+    """Return the least ``--max-bad``, to three digits, with which ``bad`` of ``total`` pictures do not stop a run."""
+    return min(1.0, math.ceil(1000 * bad / total) / 1000)

@@ -67,7 +67,7 @@ class ViewsConfig:
     channel_drop: float = 0.0
     """Probability of each channel being left out (set to its mean); one always stays."""
     local_views: int = 0
-    """Small views of small boxes, besides the two large ones (multi-crop)."""
+    """Small views of small boxes, besides the two large ones (multi-crop); resized crops only."""
     local_size: int = 96
     """Pixels a side of the small views."""
     local_scale: tuple[float, float] = (0.05, 0.14)
@@ -94,6 +94,7 @@ class ViewsConfig:
         self._check("crop_padding", self.crop_padding >= 0, "0 or more pixels")
         self._check("crop_padding", self.crop_padding == 0 or self.crop == "padded", "0 unless --crop is padded")
         self._check("local_views", self.local_views >= 0, "0 or more")
+        self._check("local_views", self.local_views == 0 or self.crop == "resized", "0 unless --crop is resized")
         self._check("local_size", self.local_size >= 8, "8 or more pixels")
         for name, most in (("crop_scale", 1), ("local_scale", 1), ("crop_ratio", math.inf), ("blur_sigma", math.inf)):
             pair = getattr(self, name)

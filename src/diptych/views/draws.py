@@ -73,7 +73,9 @@ class Draws:
     drop: Tensor
     """``(B, C)`` bool: channels left out, never all."""
     noise: Tensor
-    """``(B, C, S, S)``, added to values 0..1; ``(0,)`` where the configuration has none."""
+    """``(B,)``: standard deviation of each picture's noise, in those of its channels."""
+    noise_seed: Tensor
+    """``(B,)`` int32: decides the noise of every pixel (``ops.noise``)."""
 
     def __init__(
         self,
@@ -117,12 +119,10 @@ class Draws:
         chances = self._uniform(count, channels)
         # The channel that came nearest to staying stays.
         self.drop = (chances < config.channel_drop) & (chances < chances.amax(dim=1, keepdim=True))
-        level = self._between(0, config.noise, count)
-        noise = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
-        self.noise = torch.empty(0)
-        if config.noise:  # as many numbers as pixels: drawn only where they are wanted, from a generator of their own
-            scale = level[:, None] * torch.tensor(config.std)
-            self.noise = torch.randn(count, channels, self.size, self.size, generator=noise) * scale[:, :, None, None]
+        self.noise = self._between(0, config.noise, count)
+        # One number for the whole batch, since version 0.2's runs took one; the pictures' are drawn from it.
+        seeds = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+        self.noise_seed = torch.randint(-(2**31), 2**31, (count,), generator=seeds).int()
         return self
 
     def _uniform(self, *shape: int) -> Tensor:

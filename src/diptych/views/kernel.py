@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diptych.views.draws import Draws
-from diptych.views.ops import GRAY
+from diptych.views.ops import BYTES, GRAY, MIX
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array: TypeAlias = NDArray[Any]
@@ -37,6 +37,9 @@ PART = 32
 ZERO, HALF, ONE, TWO, THREE, FOUR, SIX = (np.float32(value) for value in (0, 0.5, 1, 2, 3, 4, 6))
 NEXT = np.uint64(1)
 RED, GREEN, BLUE = (np.float32(weight) for weight in GRAY)
+FIRST_MIX, SECOND_MIX = (np.uint32(factor) for factor in MIX)
+PAIRS = np.uint32(0x00FF00FF)
+BYTES_MEAN, BYTES_STD = np.int32(BYTES[0]), BYTES[1]
 
 # Sums may be taken in any order, and products and sums be joined. A quotient stays one: 255 / 255 is 1.
 LOOSE = {"reassoc", "contract", "nsz"}
@@ -111,7 +114,8 @@ def _decisions(draws: Draws) -> tuple[Array | bool, ...]:
         draws.order.contiguous(),
         (draws.gain if config.band_gain else nothing).reshape(-1, draws.shape.channels),
         draws.sigma,
-        (draws.noise if config.noise else nothing).reshape(-1, draws.shape.channels, draws.size**2),
+        (draws.noise[:, None] * torch.tensor(config.std) if config.noise else nothing).reshape(-1, draws.shape.channels),
+        draws.noise_seed,
         (draws.drop if config.channel_drop else nothing.bool()).reshape(-1, draws.shape.channels),
         torch.tensor(config.mean, dtype=torch.float32),
     )
@@ -149,6 +153,7 @@ def _some(
     gain: Array,
     sigma: Array,
     noise: Array,
+    noise_seed: Array,
     drop: Array,
     fill: Array,
     radius: int,
@@ -195,7 +200,7 @@ def _some(
             if solarize:
                 _solarize(planes[c])
             if len(noise):
-                _add(planes[c], noise[i, c])
+                _noise(planes[c], c * pixels, noise_seed[i], noise[i, c])
             if len(drop) and drop[i, c]:
                 planes[c, :] = fill[c]
         _write(planes, mean, inverse_std, out[i])
@@ -314,29 +319,36 @@ def _divide(plane: Array, divisor: np.float32) -> None:
 def _turn(source: Array, low: Array, span: Array, matrix: Array, planes: Array, size: int) -> None:
     """Sample the picture where ``matrix`` sends each output pixel, bilinear, reflected beyond its edges."""
     height, width = source.shape[1:]
+    # Of a row of the view: each pixel's upper left neighbour, and its way from there. They serve every channel.
+    at, (across, down) = np.empty(size, dtype=np.uint64), np.empty((2, size), dtype=np.float32)
+    right, below = min(1, width - 1), min(1, height - 1)  # a picture may be one pixel wide
+    beside, under = np.uint64(right), np.uint64(below * width)
     for y in range(size):
+        x_start, y_start = matrix[1] * y + matrix[2], matrix[4] * y + matrix[5]
         for x in range(size):
-            across = _reflected(matrix[0] * x + matrix[1] * y + matrix[2], width)
-            down = _reflected(matrix[3] * x + matrix[4] * y + matrix[5], height)
-            left, top = int(across), int(down)
-            right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
-            to_right, to_bottom = np.float32(across - left), np.float32(down - top)
-            for c in range(len(planes)):
-                a, b = np.float32(source[c, top, left]) - low[c], np.float32(source[c, top, right]) - low[c]
-                upper = (ONE - to_right) * a + to_right * b
-                a, b = np.float32(source[c, bottom, left]) - low[c], np.float32(source[c, bottom, right]) - low[c]
-                lower = (ONE - to_right) * a + to_right * b
-                planes[c, y * size + x] = ((ONE - to_bottom) * upper + to_bottom * lower) / span[c]
+            column = _reflected(matrix[0] * x + x_start, width)
+            row = _reflected(matrix[3] * x + y_start, height)
+            # The last pixel is the second of its pair: no neighbour lies outside.
+            left, top = min(int(column), width - 1 - right), min(int(row), height - 1 - below)
+            at[x] = top * width + left
+            across[x], down[x] = column - left, row - top
+        for c in range(len(planes)):
+            pixels, line, least, divisor = source[c].reshape(-1), planes[c, y * size : (y + 1) * size], low[c], span[c]
+            for x in range(size):
+                here = at[x]
+                a, b = np.float32(pixels[here]) - least, np.float32(pixels[here + beside]) - least
+                upper = a + across[x] * (b - a)
+                a, b = np.float32(pixels[here + under]) - least, np.float32(pixels[here + under + beside]) - least
+                lower = a + across[x] * (b - a)
+                line[x] = (upper + down[x] * (lower - upper)) / divisor
 
 
 @_compiled
 def _reflected(at: float, pixels: int) -> float:
     """Fold a coordinate back at the outer edges, -0.5 and pixels - 0.5, then keep it within pixel centres."""
-    distance = abs(at + 0.5)
-    turns = int(distance / pixels)
-    distance -= turns * pixels
-    folded = (pixels - distance if turns % 2 else distance) - 0.5
-    return min(max(folded, 0.0), pixels - 1.0)
+    rounds = abs(at + 0.5) / (2 * pixels)
+    rounds -= math.floor(rounds)
+    return min(max(2 * pixels * min(rounds, 1 - rounds) - 0.5, 0.0), pixels - 1.0)
 
 
 @_compiled
@@ -474,9 +486,19 @@ def _solarize(plane: Array) -> None:
 
 
 @_compiled
-def _add(plane: Array, noise: Array) -> None:
+def _noise(plane: Array, begin: int, seed: int, scale: float) -> None:
+    """``ops.noise``; numba widens every product of 32 bits to 64, so each is cut down again."""
+    start, factor = np.uint32(seed), np.float32(scale / BYTES_STD)
     for p in range(len(plane)):
-        plane[p] += noise[p]
+        number = np.uint32(begin + p)
+        number = np.uint32((number ^ (number >> np.uint32(16))) * FIRST_MIX)
+        number = np.uint32(number + start)
+        number = np.uint32((number ^ (number >> np.uint32(15))) * SECOND_MIX)
+        number = np.uint32(number ^ (number >> np.uint32(16)))
+        low, high = np.uint32(number & PAIRS), np.uint32((number >> np.uint32(8)) & PAIRS)
+        pairs = np.uint32(low + high)
+        total = np.int32(pairs & np.uint32(0xFFFF)) + np.int32(pairs >> np.uint32(16))
+        plane[p] += np.float32(np.int32(total - BYTES_MEAN)) * factor
 
 
 @_compiled

@@ -6,12 +6,18 @@ picture (within float32 rounding), which is how each is tested. As in PyTorch, t
 their input and return it.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 GRAY = (0.2989, 0.587, 0.114)
 """ITU-R BT.601 luma weights, as torchvision has them."""
+MIX = (0x7FEB352D, 0x846CA68B)
+"""Odd factors of the integer hash lowbias32 (Chris Wellons, hash-prospector)."""
+BYTES = (4 * 255 / 2, math.sqrt(4 * (256**2 - 1) / 12))
+"""Mean and standard deviation of the sum of four bytes drawn evenly."""
 
 
 def scaled(images: Tensor, low: tuple[float, ...], span: tuple[float, ...]) -> Tensor:
@@ -195,6 +201,30 @@ def grayscale(images: Tensor) -> Tensor:
 def solarize(images: Tensor) -> Tensor:
     """Make what is 0.5 or brighter its negative."""
     return torch.where(images >= 0.5, 1 - images, images)
+
+
+def noise(seed: Tensor, channels: int, size: int) -> Tensor:
+    """Noise ``(B, C, size, size)`` float32 of mean 0 and variance 1, a function of seed, channel and pixel alone.
+
+    Pixels are numbered channel by channel, row by row; the number's 32-bit hash (lowbias32, the seed added half way) is
+    taken as four bytes, and their sum, from which mean and standard deviation are removed, is nearly Gaussian: within
+    ±3.45, in steps of 1 / 148, with an excess kurtosis of -0.3. No generator is asked: every device and both engines
+    find the same noise, for any part of a batch, and none of it is kept.
+
+    Args:
+        seed: ``(B,)`` int32, on the device where the noise is wanted.
+        channels: C.
+        size: pixels a side.
+    """
+    first, second = (factor - (factor >> 31 << 32) for factor in MIX)  # as int32, whose products wrap
+    number = torch.arange(channels * size * size, dtype=torch.int32, device=seed.device)
+    number = (number ^ (number >> 16 & 0xFFFF)) * first  # >> repeats the sign, a hash wants zeros
+    number = number + seed[:, None]
+    number = (number ^ (number >> 15 & 0x1FFFF)) * second
+    number ^= number >> 16 & 0xFFFF
+    total = (number & 255) + (number >> 8 & 255) + (number >> 16 & 255) + (number >> 24 & 255)
+    mean, std = BYTES
+    return ((total - int(mean)) * (1 / std)).reshape(-1, channels, size, size)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:

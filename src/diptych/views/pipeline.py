@@ -20,8 +20,9 @@ the channel's own low and high. Then, in this order:
    gain, each clamped to 0..1. Brightness multiplies every channel alike. Contrast moves colours from the picture's
    mean gray; the channels of any other picture (not three of them) each from its own mean. Saturation and hue need
    three channels: red, green, blue.
-3. Grayscale (three channels only), blur, solarisation (x ≥ 0.5 becomes 1 - x), and noise: Gaussian, one level a picture
-   drawn evenly from 0 to ``noise``, times the channel's std.
+3. Grayscale (three channels only), blur, solarisation (x ≥ 0.5 becomes 1 - x), and noise: one level a picture drawn
+   evenly from 0 to ``noise``, times the channel's std, times a nearly Gaussian number for each channel of each pixel,
+   hashed from the picture's seed (``ops.noise`` says how).
 4. Channels left out are set to their mean, so that they are 0 after normalisation.
 5. Clamped to 0..1, minus mean, divided by std.
 
@@ -37,6 +38,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from diptych.errors import ConfigError
 from diptych.types import Views
 from diptych.views import ops
 from diptych.views.config import ViewsConfig
@@ -59,6 +61,9 @@ class ViewMaker:
         size: pixels a side of the two large views.
         device: where the batches will lie.
         engine: what makes the views; by default the kernel on a CPU where numba can be imported, else torch.
+
+    Raises:
+        ConfigError: the kernel was asked for where it cannot be had.
     """
 
     def __init__(
@@ -67,17 +72,23 @@ class ViewMaker:
         assert config.mean and config.std, "mean and std are to be measured before views are made"
         self.config, self.size = config, size
         on_cpu = torch.device(device).type == "cpu"
+        if engine == "kernel" and not on_cpu:
+            raise ConfigError(f"engine 'kernel' makes views on a CPU, not on {device}: leave engine out, or say 'torch'")
+        if engine == "kernel" and not _kernel():
+            raise ConfigError("engine 'kernel' needs numba: type `pip install 'diptych[fast]'`, or say engine 'torch'")
         self.engine: Engine = engine or ("kernel" if on_cpu and _kernel() else "torch")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Views:
         """Return the normalised views of ``images``, each ``(B, C, S, S)`` float32: two large, then the local ones.
 
         Args:
-            images: ``(B, C, H, W)`` uint8, uint16 or float32, on any device; the views are made there.
+            images: ``(B, C, H, W)`` uint8, uint16 or float32, on the device that was named; the torch engine makes
+                views wherever they lie.
             generator: a CPU generator, the only source of chance: it draws the same on every device.
 
         Raises:
-            ConfigError: a padded crop was asked of pictures that are too small for it.
+            ConfigError: a padded crop was asked of pictures that are too small for it, or the kernel of pictures that
+                lie elsewhere than on the CPU.
         """
         return self._make(images, generator, self.config.mean, self.config.std)
 
@@ -97,8 +108,11 @@ class ViewMaker:
         assert channels == len(config.mean), f"mean and std are of {len(config.mean)} channels, pictures of {channels}"
         assert channels == 3 or not (config.saturation or config.hue or config.grayscale), "ask for_channels first"
         shape = Shape(count=count, channels=channels, height=height, width=width)
+        if self.engine == "kernel" and images.device.type != "cpu":
+            where = images.device
+            raise ConfigError(f"pictures on {where}, but the kernel makes views on a CPU: say ViewMaker(…, device='{where}')")
         draws = draw_views(config, shape, self.size, generator)
-        kernel = _kernel() if self.engine == "kernel" and images.device.type == "cpu" else None
+        kernel = _kernel() if self.engine == "kernel" else None
         if kernel:
             return list(kernel.make_views(images, draws, self._scaling(images), self.blur_radius, mean, std))
         return [self._by_torch(images, drawn, mean, std) for drawn in draws]
@@ -143,7 +157,9 @@ class ViewMaker:
             chosen = _to(draws.solarize.nonzero()[:, 0], device)
             images.index_copy_(0, chosen, ops.solarize(images[chosen]))
         if config.noise:
-            images.add_(_to(draws.noise, device))
+            scale = _to(draws.noise[:, None] * torch.tensor(config.std), device)
+            noise = ops.noise(_to(draws.noise_seed, device), images.shape[1], draws.size)
+            images.addcmul_(noise, scale[:, :, None, None])
         if config.channel_drop:
             mean = _to(torch.tensor(config.mean), device)
             images = torch.where(_to(draws.drop, device)[:, :, None, None], mean[:, None, None], images)
