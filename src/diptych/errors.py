@@ -8,6 +8,9 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Classes of characters that turn the writing direction."""
+
 
 class UserError(Exception):
     """Something the user can put right; its text is one line."""
@@ -45,5 +48,12 @@ def typed(command: str, *words: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what would steer a terminal: names of files and classes are other people's words."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)
+    """Replace by ``�`` what would steer a terminal or a page: names of files and classes are other people's words.
+
+    That is control characters, lone surrogates, and marks that turn the writing direction (``gnp.exe`` as ``exe.png``).
+    """
+    return "".join("\ufffd" if _steers(character) else character for character in text)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in TURNS

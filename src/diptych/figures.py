@@ -27,11 +27,19 @@ Pictures: TypeAlias = "Tensor | NDArray[Any]"
 DPI = 128
 """A power of two: pixels / DPI * DPI is exact, so no row or column of pixels is lost to rounding."""
 CELL = 160
-"""Pixels a side that a picture gets, about."""
-SHEET = 1100
+"""Pixels a side that a neighbour gets, about."""
+PANEL = 120
+"""Pixels a side that an original and each of its views get, about: two groups of them fit side by side."""
+SHEET = 1200
 """Pixels across that a sheet of several groups takes at most."""
+NARROWEST = 720
+"""Pixels across that a sheet of policies takes at least: their sentences are to be read."""
+SHOWN = 4
+"""Pictures that a sheet shows under each policy at most."""
 TEXT = 17
 """Height of the letters' em, in pixels."""
+LINE = TEXT + 7
+"""Pixels from one line of a text to the next."""
 INK, AGREES, DIFFERS = "#7a7a7a", "#2a9d63", "#d64550"
 MARK = {"Software": "diptych"}
 """Inside every PNG drawn here, so that it may be drawn again in its place."""
@@ -49,11 +57,9 @@ def view_pairs(path: Path, originals: Pictures, views: Sequence[Pictures]) -> No
             the first are drawn as much smaller.
     """
     panels = _panels(originals, views)
-    groups = min(panels.count, panels.fitting)
-    canvas = _Canvas(panels.across(groups), panels.down(groups) + (TEXT + 14 if panels.note else 0))
-    bottom = panels.draw(canvas, 0, groups)
-    if panels.note:
-        canvas.text(panels.note, 0, bottom + TEXT + 8, canvas.width)
+    noted = _wrapped(panels.note, panels.across)
+    canvas = _Canvas(panels.across, panels.down + len(noted) * LINE + 6)
+    canvas.lines(noted, panels.draw(canvas, 0) + 6)
     canvas.save(path)
 
 
@@ -62,20 +68,22 @@ def policy_sheet(path: Path, rows: Sequence[tuple[str, str, Pictures, Sequence[P
 
     Args:
         path: of the PNG, written whole or not at all.
-        rows: policy, a sentence on when to choose it, and originals and views as for ``view_pairs``.
+        rows: policy, a sentence on when to choose it (two lines of it are shown), and originals and views as for
+            ``view_pairs``, of which the first four are shown.
     """
-    every = [_panels(originals, views) for _, _, originals, views in rows]
-    groups = [min(panels.count, panels.fitting) for panels in every]
-    head, gap = 2 * TEXT + 24, 30
-    heights = [head + panels.down(n) + gap for panels, n in zip(every, groups, strict=True)]
-    canvas = _Canvas(max(panels.across(n) for panels, n in zip(every, groups, strict=True)), sum(heights) - gap)
+    every = [_panels(originals[:SHOWN], [view[:SHOWN] for view in views]) for _, _, originals, views in rows]
+    width = max(NARROWEST, *(panels.across for panels in every))
+    said = [_wrapped(sentence, width) for _, sentence, _, _ in rows]
+    noted = [line for note in dict.fromkeys(panels.note for panels in every) for line in _wrapped(note, width)]
+    head, gap = TEXT + 8, 34
+    heights = [head + len(lines) * LINE + 8 + panels.down + gap for lines, panels in zip(said, every, strict=True)]
+    canvas = _Canvas(width, sum(heights) - gap + len(noted) * LINE + 6)
     top = 0
-    for (name, sentence, _, _), panels, across, height in zip(rows, every, groups, heights, strict=True):
-        canvas.text(name, 0, top + TEXT, canvas.width, bold=True)
-        said = f"{sentence} ({panels.note})" if panels.note else sentence
-        canvas.text(said, 0, top + 2 * TEXT + 8, canvas.width)
-        panels.draw(canvas, top + head, across)
+    for (name, *_), lines, panels, height in zip(rows, said, every, heights, strict=True):
+        canvas.text(name, 0, top + TEXT, width, bold=True)
+        panels.draw(canvas, canvas.lines(lines, top + head) + 8)
         top += height
+    canvas.lines(noted, top - gap + 6)
     canvas.save(path)
 
 
@@ -100,7 +108,7 @@ def neighbors(
     asked, found, cosines = np.asarray(queries), np.asarray(nearest), np.asarray(similarities)
     (every,), note = _visible(np.concatenate([asked, found.reshape(-1, *found.shape[2:])]), [])
     asked, found = every[: len(asked)], every[len(asked) :].reshape(*found.shape[:2], *every.shape[1:])
-    cell, frame = _cell(asked), 5
+    cell, frame = _cell(asked, CELL), 5
     header, row, column = TEXT + 22, cell + 2 * frame + TEXT + 22, cell + 2 * frame + 12
     start = column + 28
     height = header + len(asked) * row - 12
@@ -180,20 +188,24 @@ class _Panels:
         return len(self.columns[0])
 
     @property
-    def fitting(self) -> int:
-        """Groups that a sheet of usual width holds side by side."""
-        return max(1, (SHEET + self.APART) // (self.width + self.APART))
+    def groups(self) -> int:
+        """Groups side by side: no more than a sheet of usual width holds, and as many in every row as can be."""
+        fitting = max(1, (SHEET + self.APART) // (self.width + self.APART))
+        return math.ceil(self.count / math.ceil(self.count / fitting))
 
-    def across(self, groups: int) -> int:
-        """Pixels that ``groups`` side by side take."""
-        return groups * (self.width + self.APART) - self.APART
+    @property
+    def across(self) -> int:
+        """Pixels that the groups of one row take."""
+        return self.groups * (self.width + self.APART) - self.APART
 
-    def down(self, groups: int) -> int:
-        """Pixels that all take, ``groups`` side by side, with the names above them."""
-        return self.HEADER + math.ceil(self.count / groups) * (self.height + self.BELOW) - self.BELOW
+    @property
+    def down(self) -> int:
+        """Pixels that all rows take, with the names above them."""
+        return self.HEADER + math.ceil(self.count / self.groups) * (self.height + self.BELOW) - self.BELOW
 
-    def draw(self, canvas: "_Canvas", top: int, groups: int) -> int:
+    def draw(self, canvas: "_Canvas", top: int) -> int:
         """Put all onto ``canvas``; returns where they end."""
+        groups = self.groups
         for left in range(0, groups * (self.width + self.APART), self.width + self.APART):
             for name, middle, room in self.names:
                 canvas.text(name, left + middle, top + TEXT, room, align="center")
@@ -203,13 +215,13 @@ class _Panels:
                 left += column * (self.width + self.APART)
                 down += top + self.HEADER + row * (self.height + self.BELOW)
                 canvas.paste(pictures[number], left, down, side)
-        return top + self.down(groups)
+        return top + self.down
 
 
 def _panels(originals: Pictures, views: Sequence[Pictures]) -> _Panels:
     """Place an original, a little apart, and its views, which hang together like the panels of a diptych."""
     columns, note = _visible(originals, views)
-    cell = _cell(columns[0])
+    cell = _cell(columns[0], PANEL)
     largest = max(columns[1].shape[-2:])
     places, names = [(0, 0, cell)], [("original", cell // 2, cell)]
     left, height, local = cell + 14, cell, 0
@@ -314,9 +326,8 @@ class _Canvas:
         bold: bool = False,
     ) -> float:
         """Write one line, shortened to ``room`` pixels; returns its width in pixels."""
-        font = self.bold if bold else self.font
-        text = "".join(c if c.isprintable() and ord(c) in self.known else MISSING for c in text)
-        short = text
+        text = self._known(text)
+        font, short = self.bold if bold else self.font, text
         while (width := self._width(short, font)) > room and len(text) > 1:
             text = text[:-1]
             short = text.rstrip() + "…"
@@ -331,6 +342,19 @@ class _Canvas:
             parse_math=False,  # a class may be called "$5$"
         )
         return width
+
+    def lines(self, lines: Sequence[str], top: int) -> int:
+        """Write one line under the other; returns where they end."""
+        for number, line in enumerate(lines):
+            self.text(line, 0, top + number * LINE + TEXT, self.width)
+        return top + len(lines) * LINE
+
+    def measured(self, text: str) -> float:
+        """Pixels that ``text`` would take."""
+        return self._width(self._known(text), self.font)
+
+    def _known(self, text: str) -> str:
+        return "".join(c if c.isprintable() and ord(c) in self.known else MISSING for c in text)
 
     def _width(self, text: str, font: FontProperties) -> float:
         return float(self.renderer.get_text_width_height_descent(text, font, ismath=False)[0])
@@ -363,7 +387,20 @@ def _as_uint8(pictures: Pictures) -> NDArray[np.uint8]:
     return (values.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _cell(pictures: NDArray[np.uint8]) -> int:
+def _cell(pictures: NDArray[np.uint8], about: int) -> int:
     """Side of the square that each picture gets: a whole multiple of a small one's, so that pixels stay square."""
     side = max(pictures.shape[-2:])
-    return side * round(CELL / side) if side < CELL else CELL
+    return side * round(about / side) if side < about else about
+
+
+def _wrapped(text: str, room: float, most: int = 2) -> list[str]:
+    """Break ``text`` between words into lines of ``room`` pixels; the last of ``most`` keeps what is left over."""
+    measure = _Canvas(0, 0)
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (len(lines) == most or measure.measured(longer) <= room):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines

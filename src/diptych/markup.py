@@ -4,28 +4,23 @@ import base64
 import html
 import io
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from PIL import Image
 
+from diptych.errors import printable
+
 MINUS = "\u2212"
 SPACE = "\u00a0"
-TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 LARGE = 500_000
 """Bytes of a PNG above which it is embedded as WebP: a report should fit into an e-mail."""
 
 
 def text(value: object) -> str:
     """Escape for element content and for quoted attributes; what is no visible character becomes ``�``."""
-    return html.escape("".join("\ufffd" if _is_hidden(c) else c for c in str(value)), quote=True)
-
-
-def _is_hidden(character: str) -> bool:
-    """Control characters, lone surrogates, and marks that turn the writing direction (``gnp.exe`` as ``exe.png``)."""
-    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in TURNS
+    return html.escape(printable(str(value)), quote=True)
 
 
 def name(value: object) -> str:

@@ -2,6 +2,9 @@
 
 from html.parser import HTMLParser
 
+import numpy as np
+import tifffile
+
 from auditing.made import encoded, photo, photos, write
 from diptych.auditing.run import audit
 from diptych.auditing.summary import as_text
@@ -91,5 +94,74 @@ def test_the_summary_fits_a_screen_and_ends_with_the_page(tmp_path):
     text = as_text(audit(str(data), tmp_path / "out")).splitlines()
     assert len(text) <= 25 and max(map(len, text[1:-1])) <= 100
     assert text[-1].endswith(str(tmp_path / "out" / "audit.html"))
+    problems = [place for place, line in enumerate(text) if line.startswith("✗")]
+    assert len(problems) >= 3
+    for place, following in zip(problems, [*problems[1:], len(text)], strict=True):
+        advice = [line for line in text[place:following] if line.startswith("  → ")]
+        assert len(advice) == 1 and not advice[0].endswith("…")
     signs = [line[0] for line in text if line[:1] in "✗?✓" and line]
     assert signs == sorted(signs, key="✗?✓".index)
+
+
+def made(*findings):
+    """A result as the summary takes it, with these findings: severity, sentence, advice."""
+    names = ("severity", "sentence", "advice")
+    return {
+        "data": "data", "pictures": 9, "bytes": 9, "formats": [], "kinds": [], "sizes": {"common": []},
+        "page": "p.html", "findings": [dict(zip(names, one, strict=True)) for one in findings],
+    }  # fmt: skip
+
+
+def test_many_findings_are_counted_and_each_problem_shown_has_its_advice():
+    problems = [("problem", f"Problem {k} " + "long " * 30 + "end.", f"Do {k}. Then more.") for k in range(9)]
+    fine = [("fine", f"Number {k} was looked for and is not there at all.", "") for k in range(12)]
+    lines = as_text(made(*problems, *fine)).splitlines()
+    assert len(lines) <= 25
+    shown = [line for line in lines if line.startswith("✗")]
+    assert lines.count("  → Do 0.") == 1 and sum("→" in line for line in lines) == len(shown) > 2
+    assert f"  … and {9 - len(shown)} findings more on the page" in lines
+    told = " ".join(lines[next(k for k, line in enumerate(lines) if line.startswith("✓")) : -2])
+    assert told.endswith("at all.") and "…" not in told and max(map(len, lines)) <= 100
+
+
+def test_names_do_not_command_the_terminal(tmp_path):
+    odd = "\x1b[2J\u202e\x9b31m"
+    for name in (f"a{odd}", "b"):
+        photos(tmp_path / "data" / name, 2 if name == "b" else 1, first=5 if name == "b" else 0)
+    (tmp_path / f"x{odd}").mkdir()
+    (tmp_path / "data").rename(tmp_path / f"x{odd}" / "data")
+    told = as_text(audit(str(tmp_path / f"x{odd}" / "data"), tmp_path / f"x{odd}" / "out"))
+    assert "a\ufffd[2J" in told and "x\ufffd[2J" in told.splitlines()[-1]
+    assert not set("\x1b\u202e\x9b") & set(told)
+
+
+def test_a_long_reason_is_shortened_and_kept_in_the_title(tmp_path):
+    data = photos(tmp_path / "data", 1)
+    write(data, page_jpg=b"<svg/>")
+    result = audit(str(data), tmp_path / "out")
+    (example,) = next(f for f in result["findings"] if f["key"] == "bad")["examples"]
+    reason = example[0]["reason"]
+    page = read(tmp_path / "out" / "audit.html")
+    assert len(reason) > 60 and ("title", f"page.jpg: {reason}") in page.attributes
+    assert reason not in page.text and reason[:40] in page.text
+
+
+def test_channels_beyond_four_are_folded(tmp_path):
+    (tmp_path / "data").mkdir()
+    values = np.random.default_rng(0).integers(0, 99, (9, 9, 13)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "data" / "a.tif", values, photometric="minisblack", planarconfig="contig")
+    audit(str(tmp_path / "data"), tmp_path / "out")
+    page = read(tmp_path / "out" / "audit.html")
+    assert page.tags.count("details") == 1 and "9 channels more" in page.text
+
+
+def test_sizes_that_are_all_different_have_no_most_frequent(tmp_path):
+    for count, told in ((1, False), (2, True)):
+        data = tmp_path / str(count)
+        data.mkdir()
+        for number in range(3):
+            write(data, **{f"{number}_png": encoded("PNG", photo(number, 64, 40 + number))})
+        if count == 2:
+            write(data, again_png=encoded("PNG", photo(9, 64, 40)))
+        audit(str(data), tmp_path / f"out{count}")
+        assert ("Most frequent" in read(tmp_path / f"out{count}" / "audit.html").text) is told

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from auditing.made import encoded, photo, photos
 from diptych.auditing import pool
 from diptych.auditing.inspect import inspect_files
-from diptych.auditing.pool import CRASHED, Task, inspect_all
+from diptych.auditing.pool import CRASHED, SLOW, Task, inspect_all
 from diptych.data.decoding.pixels import BadPicture
+from diptych.errors import DataError
 
 
 def by_key(tasks, workers=2):
@@ -75,7 +77,30 @@ def test_an_error_on_the_way_reaches_the_caller():
         list(inspect_all(tasks(), 2))
 
 
-def test_a_worker_that_cannot_start_is_an_error(monkeypatch):
-    monkeypatch.setattr(pool.sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match="did not start"):
+@pytest.mark.parametrize(
+    ("script", "told"), [("exit 3", "exit code"), ("echo one >&2; echo No module named numpy >&2", "No module named n")]
+)
+def test_a_worker_that_cannot_start_is_one_line(tmp_path, monkeypatch, script, told):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(pool.sys, "executable", str(python))
+    with pytest.raises(DataError, match=told) as error:
         list(inspect_all([Task(0, "a", encoded())], 1))
+    assert "did not start" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_decoder_that_never_ends_takes_down_one_file_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "SECONDS", 1.0)
+    os.mkfifo(tmp_path / "endless.jpg")  # nobody writes into it: opening it waits for ever
+    names = ["a", "endless", "b"]
+    found = by_key([Task(n, n, tmp_path / "endless.jpg" if n == "endless" else encoded()) for n in names], workers=1)
+    assert found["endless"].reason == SLOW and not found["endless"].digest
+    assert found["a"].reason is found["b"].reason is None
+
+
+def test_a_worker_that_says_much_is_not_held_up(tmp_path):
+    """A pipe that nobody reads holds 64 kB; each of these files makes its decoder print a warning."""
+    bad = b"II*\0" + struct.pack("<IHHHII", 8, 40, 256, 3, 1, 8) + bytes(600)
+    found = by_key([Task(number, "a.tif", bad) for number in range(800)], workers=1)
+    assert len(found) == 800 and {record.reason is None for record in found.values()} == {False}

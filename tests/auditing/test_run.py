@@ -1,8 +1,10 @@
 """Audits of real folders and archives: what is found, what is not opened again, and what a kill leaves."""
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -15,10 +17,15 @@ import tifffile
 from PIL import Image
 from tiny import tree, wait_until
 
-from auditing.made import encoded, found, photo, photos, write
+from auditing.made import encoded, found, indexed, photo, photos, write
+from diptych.auditing import duplicates, findings
+from diptych.auditing.index import Index
 from diptych.auditing.run import audit
 from diptych.auditing.summary import as_text
-from diptych.errors import RunFolderError
+from diptych.data.decoding.pixels import BadPicture, PixelFormat, convert
+from diptych.data.quarantine import Quarantine, enough
+from diptych.data.sources.open import open_data
+from diptych.errors import DataError, RunFolderError
 
 
 def lines(path):
@@ -52,13 +59,155 @@ def test_bad_files_are_told_and_listed(tmp_path):
     result = audit(str(data), tmp_path / "out")
     bad = found(result, "bad")
     assert (bad["severity"], bad["count"], result["readable"]) == ("problem", 4, 3)
-    assert "--max-bad 0.58" in bad["advice"]
+    assert "--max-bad 0.572" in bad["advice"] and "57.1\u00a0%" in bad["sentence"]
     assert {line["name"]: line["reason"].split(" (")[0] for line in lines(tmp_path / "out" / "bad.jsonl")} == {
         "cut.jpg": "cut short or damaged",
         "dangling.jpg": "cannot be opened",
         "empty.jpg": "the file is empty",
         "page.jpg": "not a picture, or in a format that is not read",
     }
+
+
+def bands(path, count=13):
+    values = np.random.default_rng(0).integers(0, 99, (9, 9, count)).astype(np.uint16)
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig")
+
+
+def advised(finding):
+    """The --max-bad that a finding advises; None where it advises none."""
+    found = re.search(r"--max-bad ([\d.]*\d)", finding["advice"])
+    return float(found[1]) if found else None
+
+
+def test_the_advice_on_what_a_run_leaves_out_works(tmp_path):
+    """Training pictures count alone, and those of another kind count as those that cannot be read."""
+    data = tmp_path / "data"
+    photos(data / "train", 6)
+    photos(data / "test", 40, first=50)
+    write(data, train__cut_jpg=b"", test__cut_jpg=b"")
+    for number in range(3):
+        bands(data / "train" / f"{number}.tif")
+    bands(data / "test" / "odd.tif")
+    result = audit(str(data), tmp_path / "out")
+    bad, kinds = found(result, "bad"), found(result, "kinds")
+    assert bad["count"] == 2 and "4 of 10 training pictures (1 unreadable, 3 of another kind)" in bad["advice"]
+    assert advised(bad) == advised(kinds) == 0.4
+    told = {line["name"]: line["reason"] for line in lines(tmp_path / "out" / "bad.jsonl")}
+    assert len(told) == 6
+    source = open_data(str(data)).train
+    for share, stops in ((0.4, False), (0.399, True)):
+        quarantine = Quarantine(str(data), len(source), share)
+        for index in range(len(source)):
+            try:
+                convert(source.read(index), PixelFormat(), source.name_of(index))
+            except BadPicture as reason:
+                quarantine.add(reason)
+                assert told[reason.name] == reason.reason
+        with pytest.raises(DataError) if stops else contextlib.nullcontext():
+            quarantine.check()
+
+
+@pytest.mark.parametrize(("bad", "total"), [(57, 100), (29, 100), (1, 3), (7, 7), (2, 1000), (9, 999)])
+def test_the_share_that_is_advised_is_enough_and_no_less_would_be(bad, total):
+    assert bad <= enough(bad, total) * total
+    assert bad > (enough(bad, total) - 0.0011) * total
+
+
+def test_few_bad_pictures_stop_no_run(tmp_path):
+    data = photos(tmp_path / "data", 3)
+    content = (data / "0000.jpg").read_bytes()
+    write(data, **{f"copy{number}_jpg": content for number in range(196)}, cut_jpg=b"")
+    bad = found(audit(str(data), tmp_path / "out"), "bad")
+    assert "leaves out 1 of 200 training pictures and goes on" in bad["advice"] and advised(bad) is None
+
+
+def test_bad_test_pictures_stop_no_run(tmp_path):
+    photos(tmp_path / "data" / "train", 3)
+    photos(tmp_path / "data" / "test", 1, first=9)
+    write(tmp_path / "data", test__cut_jpg=b"")
+    bad = found(audit(str(tmp_path / "data"), tmp_path / "out"), "bad")
+    assert "All training pictures can be read" in bad["advice"] and advised(bad) is None
+
+
+def test_where_nothing_can_be_read_nothing_is_fine(tmp_path):
+    data = write(tmp_path / "data", a_jpg=b"", b_jpg=b"x")
+    result = audit(str(data), tmp_path / "out")
+    bad = found(result, "bad")
+    assert bad["sentence"].startswith("None of 2 pictures can be read") and "nothing to learn from" in bad["advice"]
+    assert advised(bad) is None
+    assert {finding["key"] for finding in result["findings"]} == {"bad", "classes"}
+    assert "100.0" not in bad["sentence"] and "e+" not in as_text(result)
+
+
+def test_test_pictures_of_another_kind_are_told(tmp_path):
+    data = tmp_path / "data"
+    photos(data / "train", 3)
+    photos(data / "test", 2, first=9)
+    result = audit(str(data), tmp_path / "out")
+    assert found(result, "kinds")["sentence"].startswith("All training pictures have 3 channels of uint8")
+    assert found(result, "test-kinds") is None
+    write(data, test__gray_png=encoded("PNG", photo(5).convert("L")))
+    told = found(audit(str(data), tmp_path / "out"), "test-kinds")
+    assert (told["severity"], told["count"]) == ("look", 1) and "1 with 1 channel of uint8" in told["sentence"]
+    bands(data / "test" / "odd.tif")
+    told = found(audit(str(data), tmp_path / "out"), "test-kinds")
+    assert (told["severity"], told["count"]) == ("problem", 2) and "leaves out 1:" in told["advice"]
+
+
+def test_the_largest_group_is_the_one_of_most_pictures(tmp_path):
+    """One group of three contents, and one of two whose first is there five times."""
+    one, other = photo(0, 320, 240), photo(1, 320, 240)
+    data = write(
+        tmp_path / "data",
+        a1_jpg=encoded(picture=one, quality=95),
+        a2_jpg=encoded(picture=one, quality=80),
+        a3_jpg=encoded(picture=one, quality=70),
+        b_jpg=encoded(picture=other, quality=60),
+        **{f"b{number}_jpg": encoded(picture=other, quality=95) for number in range(5)},
+    )
+    near = found(audit(str(data), tmp_path / "out"), "near")
+    assert near["sentence"].endswith("2 groups of up to 6.") and "label and `group`" in near["advice"]
+
+
+def test_pictures_that_look_alike_are_judged_pair_by_pair_with_all_labels(tmp_path):
+    """More copies of one label than are shown must not hide the other; a group joined by a third is no conflict."""
+    one, other = photo(0, 320, 240), photo(1, 320, 240)
+    original = encoded(picture=one, quality=95)
+    data = write(
+        tmp_path / "data",
+        **{f"a__{number}_jpg": original for number in range(6)},
+        z__1_jpg=original,
+        a__small_jpg=encoded(picture=one, quality=60),
+        b__1_jpg=encoded(picture=other, quality=95),
+        b__2_jpg=encoded(picture=other, quality=60),
+    )
+    told = found(audit(str(data), tmp_path / "out"), "near-conflicts")
+    assert told["count"] == 8 and told["sentence"].startswith("8 pictures look like one of another class")
+    (example,) = told["examples"]
+    assert {picture["label"] for picture in example} == {"a", "z"}
+
+
+def test_a_conflict_needs_two_that_look_alike_themselves(tmp_path):
+    data = write(
+        tmp_path / "data", a__1_png=encoded("PNG", photo(0)), a__2_png=encoded("PNG", photo(1)),
+        b__3_png=encoded("PNG", photo(2)),
+    )  # fmt: skip
+    indexed(data, tmp_path / "index.sqlite").__exit__(None, None, None)
+    with Index(tmp_path / "index.sqlite", str(data)) as index:
+        copies = duplicates.find(index)
+        where = {duplicates.members(index, duplicates.digest_of(index, copies, p))[0]["label"]: p for p in range(3)}
+        b, (a1, a2) = where["b"], [place for place in range(3) if place != where["b"]]
+        chained = dataclasses.replace(copies, pairs=np.array([[a1, a2]]), groups=[sorted([a1, a2, b])])
+        assert findings._near_conflicts(index, chained) is None
+        paired = dataclasses.replace(chained, pairs=np.array([[a1, a2], sorted([a2, b])]))
+        assert findings._near_conflicts(index, paired)["count"] == 2
+
+
+def test_one_picture_keeps_its_colours(tmp_path):
+    data = photos(tmp_path / "data", 2)
+    write(data, ink_jpg=encoded(picture=photo(13).convert("CMYK")))
+    result = audit(str(data), tmp_path / "out")
+    assert found(result, "converted")["sentence"].startswith("1 picture keeps its colours")
 
 
 def test_an_unreadable_file_is_tried_again(tmp_path):
@@ -140,8 +289,8 @@ def test_kinds_are_told_with_what_a_run_makes_of_them(tmp_path):
                      photometric="rgb")  # fmt: skip
     kinds = found(audit(str(data), tmp_path / "out"), "kinds")
     assert (kinds["severity"], kinds["count"]) == ("problem", 3)
-    assert "--channels 3 --depth uint8 learns from these 5" in kinds["advice"]
-    assert "converts 1 with 1 channel of uint8, and leaves out" in kinds["advice"]
+    assert "--channels 3 --depth uint8 learns from 5 of them and leaves out 2." in kinds["advice"]
+    assert "converts 1 with 1 channel of uint8." in kinds["advice"]
     assert "13 channels of uint16" in kinds["advice"] and "3 channels of float32" in kinds["advice"]
 
 
@@ -260,6 +409,51 @@ def test_a_damaged_index_is_made_anew(tmp_path, content):
     first = audit(str(data), tmp_path / "out")
     (tmp_path / "out" / "index.sqlite").write_bytes(content)
     assert audit(str(data), tmp_path / "out") == first
+
+
+def test_an_index_damaged_anywhere_is_made_anew(tmp_path):
+    data = photos(tmp_path / "data" / "a", 20)
+    first = audit(str(tmp_path / "data"), tmp_path / "out")
+    path = tmp_path / "out" / "index.sqlite"
+    sound = path.read_bytes()
+    for start in range(0, len(sound), 4096):
+        path.write_bytes(sound[:start] + b"\xa5" * 4096 + sound[start + 4096 :])
+        assert audit(str(tmp_path / "data"), tmp_path / "out") == first
+    path.write_bytes(sound.replace(b'[["', b"[[[").replace(b"[[", b"{{"))  # a cell, which SQLite does not check
+    assert audit(str(tmp_path / "data"), tmp_path / "out") == first
+    assert data.exists()
+
+
+def test_a_stray_journal_does_not_come_back_into_a_new_index(tmp_path):
+    data = photos(tmp_path / "data", 3)
+    first = audit(str(data), tmp_path / "out")
+    (tmp_path / "out" / "index.sqlite").write_bytes(b"not a database" * 100)
+    (tmp_path / "out" / "index.sqlite-journal").write_bytes(b"from before")
+    assert audit(str(data), tmp_path / "out") == first
+    assert not (tmp_path / "out" / "index.sqlite-journal").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    data = photos(tmp_path / "data", 30)
+    with Index(tmp_path / "index.sqlite", str(data)) as index:
+        pass
+    with pytest.raises(RunFolderError, match="cannot write .* full") as error:
+        with index:
+            index.number("PRAGMA max_page_count = 1")  # SQLite's own limit: the error is that of a full disk
+            index.update([open_data(str(data)).train])
+            for number in range(200):
+                index.keep_thumbnails({str(k): bytes(1000) for k in range(number)})
+    assert "\n" not in str(error.value)
+
+
+def test_names_in_the_index_are_never_run(tmp_path):
+    data = photos(tmp_path / "data", 2)
+    audit(str(data), tmp_path / "out")
+    with sqlite3.connect(tmp_path / "out" / "index.sqlite") as database:
+        database.execute('CREATE TABLE "x"" ; --" (a)')
+        database.execute("UPDATE about SET value = 'index 0' WHERE key = 'version'")
+    database.close()
+    assert audit(str(data), tmp_path / "out")["readable"] == 2
 
 
 def test_an_index_of_another_version_or_of_other_data_is_made_anew(tmp_path):

@@ -27,6 +27,7 @@ from diptych.views.config import ViewsConfig, for_channels
         ({"blur_sigma": (0.0, 2.0)}, "--blur-sigma must be"),
         ({"local_scale": (0.0, 0.1)}, "--local-scale must be"),
         ({"local_views": -1}, "--local-views must be 0 or more, not -1"),
+        ({"crop": "padded", "local_views": 2}, "--local-views must be 0 unless --crop is resized, not 2"),
         ({"local_size": 7}, "--local-size must be 8 or more pixels, not 7"),
         ({"rotate": 181.0}, "--rotate must be in 0..180 degrees, not 181.0"),
         ({"rotate90": 2.0}, "--rotate90 must be a probability"),

@@ -48,6 +48,12 @@ def test_without_numba_torch_makes_the_views(absent):
     assert (done.returncode, done.stdout.split()) == (0, ["torch", "2"]), done.stderr
 
 
+def test_the_kernel_that_was_asked_for_is_not_replaced_without_numba():
+    asked = "ViewMaker(ViewsConfig(), 8, engine='kernel')"
+    done = run("import sys\nsys.modules['numba'] = None\n" + MAKE + asked)
+    assert "ConfigError: engine 'kernel' needs numba: type `pip install 'diptych[fast]'`" in done.stderr
+
+
 def test_the_package_is_imported_without_numba():
     done = run("import diptych, diptych.views.pipeline, sys\nassert 'numba' not in sys.modules")
     assert done.returncode == 0, done.stderr

@@ -174,6 +174,44 @@ def test_affine_moves_and_reflects():
     close(ops.affine(images, left_by_six, 4)[0, 0], (torch.tensor([2.0, 3.0, 3.0, 2.0]) / 4).expand(4, 4))
 
 
+def hashed(number, seed):
+    """Noise of one pixel, by the definition, in whole numbers without bounds."""
+    number = (number * 0x9E3779B9 + seed) % 2**32
+    number = (number ^ (number >> 16)) * 0x7FEB352D % 2**32
+    number = (number ^ (number >> 15)) * 0x846CA68B % 2**32
+    number ^= number >> 16
+    return (sum(number.to_bytes(4, "little")) - 510) / (65535 / 3) ** 0.5
+
+
+def test_noise_is_the_hash_of_seed_channel_and_pixel():
+    seeds = [0, 1, -1, 2**31 - 1, -(2**31), 123456789]
+    noise = ops.noise(torch.tensor(seeds, dtype=torch.int32), 3, 7)
+    expected = [[hashed(number, seed) for number in range(3 * 7 * 7)] for seed in seeds]
+    close(noise, torch.tensor(expected).reshape(6, 3, 7, 7), 1e-6)
+
+
+@pytest.mark.parametrize("step", [1, 2**16, 0x3C6F4E35], ids=["neighbours", "far", "any"])
+def test_noise_is_nearly_gaussian_and_nothing_in_it_depends_on_anything_else(step):
+    seeds = torch.arange(24) * step % 2**32 - 2**31
+    noise = ops.noise(seeds.int(), 3, 64).double()
+    count = noise.numel()
+    for power, expected in ((1, 0), (2, 1), (3, 0), (4, 2.7)):
+        values = noise**power
+        assert abs(values.mean() - expected) < 5 * values.std() / count**0.5
+    assert (noise.mean(dim=(2, 3)).abs() < 5 / 64).all() and ((noise.std(dim=(2, 3)) - 1).abs() < 0.06).all()
+    pairs = {
+        "right": (noise[..., 1:], noise[..., :-1]),
+        "below": (noise[:, :, 1:], noise[:, :, :-1]),
+        "channel": (noise[:, 1:], noise[:, :-1]),
+        "picture": (noise[1:], noise[:-1]),
+        "size": (noise[..., 1:].abs(), noise[..., :-1].abs()),
+    }
+    for name, (one, other) in pairs.items():
+        correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+        assert abs(correlation) < 5 / one.numel() ** 0.5, name
+    assert (torch.corrcoef(noise.flatten(1)) - torch.eye(24)).abs().max() < 5.5 / (3 * 64 * 64) ** 0.5
+
+
 @pytest.mark.parametrize(("dtype", "most"), [(torch.uint8, 255), (torch.uint16, 65535), (torch.float32, 8.0)])
 def test_scaled_brings_every_type_to_its_range(dtype, most):
     images = torch.tensor([0, most], dtype=torch.float64).to(dtype).expand(2, 3, 1, 2)

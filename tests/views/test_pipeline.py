@@ -9,7 +9,7 @@ from scipy.ndimage import map_coordinates
 from torchvision.transforms import functional as reference
 
 from diptych.errors import ConfigError
-from diptych.views import pipeline
+from diptych.views import ops, pipeline
 from diptych.views.draws import Shape, draw_views
 from diptych.views.pipeline import ViewMaker, ViewsConfig
 
@@ -207,6 +207,16 @@ def test_padding_is_zero_after_scaling(maker):
         torch.testing.assert_close(view.unique(), torch.tensor([0.0, 0.85]))
 
 
+def test_noise_is_added_in_each_channels_own_std(maker):
+    config = config_for(3, crop="padded", horizontal_flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0, noise=0.4)
+    images = torch.full((6, 3, 24, 24), 128, dtype=torch.uint8)
+    every = draw_views(config, Shape(count=6, channels=3, height=24, width=24), 24, seeded(1))
+    for view, drawn in zip(maker(config, 24).draw(images, seeded(1)), every, strict=True):
+        level = drawn.noise[:, None, None, None] * torch.tensor(config.std)[:, None, None]
+        expected = (128 / 255 + level * ops.noise(drawn.noise_seed, 3, 24)).clamp(0, 1)
+        torch.testing.assert_close(view, expected, atol=1e-6, rtol=0)
+
+
 def test_a_channel_left_out_is_0_after_normalisation(maker):
     config = config_for(3, channel_drop=0.5, noise=0.5, blur=1.0, solarize=1.0)
     (drawn, _) = draw_views(config, Shape(count=12, channels=3, height=24, width=24), 24, seeded(1))
@@ -249,6 +259,27 @@ def test_the_torch_engine_makes_the_same_views_in_portions(monkeypatch):
 def test_a_gpu_gets_torch_and_a_cpu_the_kernel_where_it_can_be_had():
     assert ViewMaker(ViewsConfig(), 24, "cuda").engine == "torch"
     assert ViewMaker(ViewsConfig(), 24).engine == ("kernel" if pipeline._kernel() else "torch")
+
+
+def test_the_kernel_is_refused_where_it_cannot_be_had():
+    with pytest.raises(ConfigError, match="on a CPU, not on cuda"):
+        ViewMaker(ViewsConfig(), 24, "cuda", engine="kernel")
+
+
+@pytest.mark.skipif(not pipeline._kernel(), reason="needs numba")
+def test_pictures_that_lie_elsewhere_than_the_kernel_are_refused():
+    with pytest.raises(ConfigError, match="device='meta'"):
+        ViewMaker(ViewsConfig(), 24)(pictures().to("meta"), seeded())
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1)])
+def test_pictures_of_one_pixel_a_side_can_be_turned(maker, height, width):
+    images = pictures(20, height, width)
+    config = ViewsConfig(jitter=0.0, grayscale=0.0, blur=0.0, rotate=180.0)
+    (drawn, _) = draw_views(config, Shape(count=20, channels=3, height=height, width=width), 12, seeded(1))
+    view = maker(config, 12).draw(images, seeded(1))[0].numpy()
+    for row in range(20):
+        np.testing.assert_allclose(view[row], turned(images[row].numpy() / 255, drawn, row, 12), atol=2e-5)
 
 
 def test_a_call_is_draw_normalised(maker):

@@ -66,6 +66,18 @@ def find(index: Index) -> Duplicates:
     return Duplicates(ids=ids, counts=counts, pairs=pairs, groups=joined)
 
 
+def labels_of(index: Index, copies: Duplicates) -> dict[int, set[str]]:
+    """Return all classes of every content that looks like another."""
+    wanted = set(np.unique(copies.pairs).tolist())
+    # In the order of ``find``, so that the place of a content is its number here.
+    query = "SELECT digest, label FROM good WHERE NOT constant GROUP BY digest, label ORDER BY digest"
+    return {
+        place: {label for _, label in rows if label is not None}
+        for place, (_, rows) in enumerate(groupby(index.stream(query), lambda row: row[0]))
+        if place in wanted
+    }
+
+
 def digest_of(index: Index, copies: Duplicates, place: int) -> str:
     """Return the digest of a distinct content."""
     return str(index.rows("SELECT digest FROM records WHERE id = ?", [int(copies.ids[place])])[0][0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diptych.auditing.index import PARTS, Index
+from diptych.auditing.index import PARTS, DamagedIndex, Index
 
 COMMON = 8
 """Picture sizes that are named one by one."""
@@ -50,7 +50,10 @@ def _kind(index: Index, channels: int, depth: str) -> dict[str, Any]:
     pictures, total, squares = 0, np.zeros(channels), np.zeros(channels)
     lowest, highest = np.full(channels, np.inf), np.full(channels, -np.inf)
     for (statistics,) in index.stream(query, [channels, depth]):
-        mean, std, low, high = np.array(json.loads(statistics))
+        try:
+            mean, std, low, high = np.array(json.loads(statistics))
+        except ValueError as error:  # SQLite has no checksums
+            raise DamagedIndex(index.path) from error
         pictures, total, squares = pictures + 1, total + mean, squares + mean**2 + std**2
         lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
     means = total / pictures

@@ -2,21 +2,24 @@
 
 A finding is a dict: ``key``, ``severity`` (``problem``: results would be wrong, or a run would stop; ``look``: decide
 for yourself; ``fine``: was looked for and is not there), ``sentence``, ``count`` (pictures), ``advice`` (empty where
-nothing is to be done) and ``examples``, lists of pictures that belong together.
+nothing is to be done) and ``examples``, lists of pictures that belong together. The first sentence of a problem's
+advice fits on a line: the terminal shows that one alone.
 """
 
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from diptych.auditing import facts
-from diptych.auditing.duplicates import Duplicates, digest_of, members
+from diptych.auditing.duplicates import Duplicates, digest_of, labels_of, members
 from diptych.auditing.index import PARTS, Index, shown
-from diptych.data.decoding.pixels import BadPicture, PixelFormat, convert
+from diptych.auditing.kinds import Kinds, of
+from diptych.data.decoding.pixels import PixelFormat
+from diptych.data.quarantine import enough
 from diptych.data.sources.open import Splits
+from diptych.markup import SPACE, percent
 from diptych.runs import SCHEMA_VERSION
 
 EXAMPLES = 12
@@ -40,26 +43,31 @@ SEVERITIES = ("problem", "look", "fine")
 Finding = dict[str, Any]
 
 
-def collect(index: Index, copies: Duplicates, data: str, splits: Splits) -> dict[str, Any]:
+def collect(index: Index, copies: Duplicates, kinds: Kinds, data: str, splits: Splits) -> dict[str, Any]:
     """Return the whole result of an audit, as it stands in ``audit.json``."""
     classes = facts.classes(index)
+    readable = [bool(part) for part in kinds.parts]
+    comparable = (_overlap(index), _near_overlap(index, copies)) if all(readable) else ()
+    content = (
+        _copies(index),
+        _near(index, copies),
+        _constant(index),
+        *_sizes(index),
+        _misnamed(index),
+        _converted(index),
+        _rotated(index),
+    )
     found = [
         finding
         for finding in (
-            _bad(index),
-            _overlap(index),
-            _near_overlap(index, copies),
+            _bad(index, kinds),
+            *comparable,
             _conflicts(index),
             _near_conflicts(index, copies),
             *_classes(classes, splits),
-            _kinds(index),
-            _copies(index),
-            _near(index, copies),
-            _constant(index),
-            *_sizes(index),
-            _misnamed(index),
-            _converted(index),
-            _rotated(index),
+            _kinds(index, kinds, splits),
+            _test_kinds(index, kinds),
+            *(content if any(readable) else ()),  # nothing is wrong with pictures that nobody has seen
         )
         if finding
     ]
@@ -99,18 +107,23 @@ def count_of(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
-def _single(index: Index, condition: str) -> list[list[dict[str, Any]]]:
+def share_of(count: int, total: int) -> str:
+    """Write a part of a whole: ``12.5 %``, and never 0 % of something."""
+    return percent(count / total) if 2000 * count >= total else f"less than 0.1{SPACE}%"
+
+
+def _single(index: Index, condition: str, values: Sequence[Any] = ()) -> list[list[dict[str, Any]]]:
     """Return the first pictures that meet a condition, each an example of its own."""
     query = (
         "SELECT part, name, label, width, height, digest, reason, format, mode FROM pictures WHERE "
         f"{condition} ORDER BY part, name LIMIT {EXAMPLES}"
     )
     names = ("part", "name", "label", "width", "height", "digest", "reason", "format", "mode")
-    rows = [dict(zip(names, row, strict=True)) for row in index.rows(query)]
+    rows = [dict(zip(names, row, strict=True)) for row in index.rows(query, values)]
     return [[row | {"part": PARTS[row["part"]], "name": shown(row["name"])}] for row in rows]
 
 
-def _bad(index: Index) -> Finding:
+def _bad(index: Index, kinds: Kinds) -> Finding:
     total, bad = index.rows("SELECT count(*), sum(reason IS NOT NULL) FROM pictures")[0]
     if not bad:
         return _finding("bad", "fine", f"All {count_of(total, 'picture')} can be read to the last pixel.")
@@ -119,25 +132,37 @@ def _bad(index: Index) -> Finding:
         short = re.sub(r"\d[\d,.]*", "…", re.split(r" \(|: |; ", str(reason))[0])
         reasons[short] = reasons.get(short, 0) + count
     told = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))[:6]
-    share = bad / total
-    if share > MAX_BAD:
-        advice = (
-            "A run leaves them out, but above 1 % it stops: replace or delete the files that bad.jsonl lists, or give "
-            f"the run --max-bad {min(1.0, (math.floor(100 * share) + 1) / 100):g}."
-        )
-    else:
-        advice = "A run leaves them out and goes on. bad.jsonl lists them all, to be replaced or deleted."
-    sentence = f"{count_of(bad, 'picture')} ({100 * share:.2g} %) cannot be read: "
+    sentence = f"{count_of(bad, 'picture')} ({share_of(bad, total)}) cannot be read: "
+    if bad == total:
+        sentence = "The only picture cannot be read: " if bad == 1 else f"None of {bad:,} pictures can be read: "
     sentence += "; ".join(f"{count:,} × {reason}" for reason, count in told)
+    advice = _without(index, kinds)
     return _finding("bad", "problem", f"{sentence}.", bad, advice, _single(index, "reason IS NOT NULL"))
+
+
+def _without(index: Index, kinds: Kinds) -> str:
+    """Say what a run does about the training pictures that it has to leave out, and what to type."""
+    total, unreadable = index.rows("SELECT count(*), sum(reason IS NOT NULL) FROM pictures WHERE part = 0")[0]
+    if kinds.usual is None:
+        return "A run has nothing to learn from: replace the files that bad.jsonl lists, or give other pictures."
+    refused = kinds.left_out(0)
+    lost = unreadable + refused
+    if not lost:
+        return "All training pictures can be read, so a run goes on. An evaluation leaves out what bad.jsonl lists."
+    of_which = f" ({unreadable:,} unreadable, {refused:,} of another kind)" if unreadable and refused else ""
+    them = f"{lost:,} of {count_of(total, 'training picture')}{of_which}"
+    if lost > MAX_BAD * total:
+        return (
+            f"A run stops unless it is given --max-bad {enough(lost, total):g}. It has to leave out {them}: replace or "
+            "delete what bad.jsonl lists, or give it that flag."
+        )
+    return f"A run leaves out {them} and goes on. bad.jsonl lists them all, to be replaced or deleted."
 
 
 _BOTH = "SELECT digest FROM good GROUP BY digest HAVING max(part) > min(part) ORDER BY digest"
 
 
-def _overlap(index: Index) -> Finding | None:
-    if not index.number("SELECT count(*) FROM good WHERE part = 1"):
-        return None
+def _overlap(index: Index) -> Finding:
     count = index.number(f"SELECT count(*) FROM good WHERE part = 1 AND digest IN ({_BOTH})")
     if not count:
         return _finding("overlap", "fine", "No picture stands in both train and test.")
@@ -147,7 +172,7 @@ def _overlap(index: Index) -> Finding | None:
         "problem",
         f"{count_of(count, 'test picture')} {_stand(count)} in train too, byte for byte.",
         count,
-        "A score on them measures memory. Delete them from one of the two; duplicates.jsonl lists them.",
+        "Delete them from one of the two; duplicates.jsonl lists them. A score on them measures memory.",
         examples,
     )
 
@@ -164,6 +189,10 @@ def _have(count: int) -> str:
     return "has" if count == 1 else "have"
 
 
+def _keep(count: int) -> str:
+    return "keeps its" if count == 1 else "keep their"
+
+
 def _look(count: int) -> str:
     return "looks" if count == 1 else "look"
 
@@ -173,25 +202,28 @@ def _first_of_each(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({one["part"]: one for one in reversed(pictures)}.values())[::-1]
 
 
-def _near_overlap(index: Index, copies: Duplicates) -> Finding | None:
+_GROUPED = "Give a CSV file with the columns path, label and `group` instead: no group is ever divided."
+"""What to do about pictures that look alike."""
+
+
+def _near_overlap(index: Index, copies: Duplicates) -> Finding:
     found = copies.overlap()
     if not found:
-        if not copies.counts[:, 1].any():
-            return None
         return _finding("near-overlap", "fine", "No test picture looks like a training picture.")
     count = int(copies.counts[[test for test, _ in found], 1].sum())
     examples = [
         [members(index, digest_of(index, copies, place), limit)[-1] for place, limit in ((train, 1), (test, 1))]
         for test, train in _spread(found)
     ]
-    share = count / int(copies.counts[:, 1].sum())
+    total = index.number("SELECT count(*) FROM good WHERE part = 1")
     return _finding(
         "near-overlap",
-        "problem" if share > MAX_BAD else "look",
-        f"{count_of(count, 'test picture')} ({100 * share:.2g} %) {_look(count)} like a training "
+        "problem" if count > MAX_BAD * total else "look",
+        f"{count_of(count, 'test picture')} ({share_of(count, total)}) {_look(count)} like a training "
         "picture: a copy resized, recompressed or recoloured, or another shot of one scene.",
         count,
-        "A score on them is better than on new pictures. duplicates.jsonl lists them: delete them from one of the two.",
+        f"{_GROUPED} A score on them is better than on new pictures. Or delete them from one of the two: "
+        "duplicates.jsonl lists them.",
         examples,
     )
 
@@ -212,7 +244,7 @@ def _conflicts(index: Index) -> Finding | None:
         "problem",
         f"{count_of(count, 'picture')} are the same as one of another class.",
         count,
-        "One of the labels is wrong: duplicates.jsonl lists the groups with their labels.",
+        "One of the labels is wrong, or both are right: duplicates.jsonl lists them with labels.",
         [_first_labels(members(index, digest)) for (digest,) in index.rows(f"{grouped} LIMIT {EXAMPLES}")],
     )
 
@@ -223,22 +255,38 @@ def _first_labels(pictures: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _near_conflicts(index: Index, copies: Duplicates) -> Finding | None:
-    examples, count = [], 0
-    for group in copies.groups:
-        pictures = [one for place in group for one in members(index, digest_of(index, copies, place), TOGETHER)]
-        if len({one["label"] for one in pictures} - {None}) > 1:
-            count += 1
-            examples.append(_first_labels(pictures))
-    if not count:
+    labels = labels_of(index, copies)
+    pairs = [pair for pair in copies.pairs.tolist() if all(map(labels.get, pair)) and len(_both(labels, pair)) > 1]
+    if not pairs:
         return None
+    count = int(copies.counts[sorted({place for pair in pairs for place in pair})].sum())
+    seen: set[int] = set()
+    apart: list[list[int]] = []
+    for pair in pairs:
+        if seen.isdisjoint(pair):
+            seen.update(pair)
+            apart.append(pair)
     return _finding(
         "near-conflicts",
         "look",
-        f"{count_of(count, 'group')} of pictures that look alike {_have(count)} more than one class.",
-        sum(len(group) for group in examples),
+        f"{count_of(count, 'picture')} {_look(count)} like one of another class.",
+        count,
         "Look whether one of the labels is wrong; duplicates.jsonl lists the groups with their labels.",
-        examples[:EXAMPLES],
+        [_first_labels(_differing(index, copies, labels, pair)) for pair in _spread(apart)],
     )
+
+
+def _both(labels: dict[int, set[str]], pair: list[int]) -> set[str]:
+    return labels[pair[0]] | labels[pair[1]]
+
+
+def _differing(index: Index, copies: Duplicates, labels: dict[int, set[str]], pair: list[int]) -> list[dict[str, Any]]:
+    """Return a picture of each of two contents, of different classes."""
+    one, other = next((a, b) for a in sorted(labels[pair[0]]) for b in sorted(labels[pair[1]]) if a != b)
+    return [
+        next(picture for picture in members(index, digest_of(index, copies, place)) if picture["label"] == label)
+        for place, label in zip(pair, (one, other), strict=True)
+    ]
 
 
 def _classes(classes: list[dict[str, Any]], splits: Splits) -> Iterator[Finding]:
@@ -287,44 +335,56 @@ def _list(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _kinds(index: Index) -> Finding | None:
-    query = (
-        "SELECT channels, depth, count(*) AS n FROM good WHERE part = 0 GROUP BY channels, depth "
-        "ORDER BY n DESC, channels, depth"
-    )
-    found = index.rows(query)
-    if not found:
+def _kinds(index: Index, kinds: Kinds, splits: Splits) -> Finding | None:
+    if kinds.usual is None:
         return None
-    channels, depth, most = found[0]
-    usual = PixelFormat(channels=channels, depth=depth)
-    if len(found) == 1:
-        return _finding("kinds", "fine", f"All pictures have {usual}.", most)
-    changed, refused = [], []
-    for channels_, depth_, count in found[1:]:
-        other = PixelFormat(channels=channels_, depth=depth_)
-        try:
-            convert(np.zeros((channels_, 1, 1), depth_), usual, "")
-            changed.append((other, count))
-        except BadPicture:
-            refused.append((other, count))
-    advice = f"A run that takes --channels {channels} --depth {depth} learns from these {most:,}"
-    if changed:
-        advice += f", converts {_listed(changed)}"
+    usual, (most, *_), others = kinds.usual, kinds.parts[0].values(), list(kinds.parts[0])[1:]
+    if not others:
+        return _finding("kinds", "fine", f"All {'training ' if splits.test else ''}pictures have {usual}.", most)
+    count = kinds.parts[0].total() - most
+    command = f"--channels {usual.channels} --depth {usual.depth}"
+    advice = f"A run that takes {command} learns from {most:,} of them"
+    refused = {kind: n for kind, n in kinds.parts[0].items() if kind in kinds.refused}
+    changed = {kind: kinds.parts[0][kind] for kind in others if kind not in refused}
     if refused:
-        advice += f", and leaves out {_listed(refused)}, which it cannot convert: they need a run of their own"
-    there = " OR ".join(f"(channels = {kind.channels} AND depth = '{kind.depth}')" for kind, _ in changed + refused)
+        advice += f" and leaves out {sum(refused.values()):,}."
+        if changed:
+            advice += f" It converts {_listed(changed)}."
+        advice += f" It cannot convert {_listed(refused)}: they need a run of their own. {_without(index, kinds)}"
+    else:
+        advice += f", and converts {_listed(changed)}."
+    condition, values = of(others)
     return _finding(
         "kinds",
         "problem" if refused else "look",
-        f"The pictures are of {len(found)} kinds: most have {usual}, {sum(n for _, _, n in found[1:]):,} have not.",
-        sum(count for _, _, count in found[1:]),
-        advice + ".",
-        _single(index, f"reason IS NULL AND part = 0 AND ({there})"),
+        f"The pictures are of {len(others) + 1} kinds: most have {usual}, {count:,} {_have(count)} not.",
+        count,
+        advice,
+        _single(index, f"reason IS NULL AND part = 0 AND {condition}", values),
     )
 
 
-def _listed(kinds: list[tuple[PixelFormat, int]]) -> str:
-    return " and ".join(f"{count:,} with {kind}" for kind, count in kinds)
+def _test_kinds(index: Index, kinds: Kinds) -> Finding | None:
+    """Tell of test pictures unlike any training picture, and of those that an evaluation leaves out."""
+    odd = {k: n for k, n in kinds.parts[1].items() if k in kinds.refused or k not in kinds.parts[0]}
+    if kinds.usual is None or not odd:
+        return None
+    refused, count = kinds.left_out(1), sum(odd.values())
+    condition, values = of(list(odd))
+    return _finding(
+        "test-kinds",
+        "problem" if refused else "look",
+        f"{count_of(count, 'test picture')} {_are(count)} of another kind than most training pictures: {_listed(odd)}.",
+        count,
+        f"An evaluation leaves out {refused:,}: both parts should come from one source."
+        if refused
+        else f"They are converted to {kinds.usual}; a score on them may be lower for that.",
+        _single(index, f"reason IS NULL AND part = 1 AND {condition}", values),
+    )
+
+
+def _listed(kinds: dict[PixelFormat, int]) -> str:
+    return _list([f"{count:,} with {kind}" for kind, count in kinds.items()])
 
 
 def _copies(index: Index) -> Finding:
@@ -354,15 +414,15 @@ def _near(index: Index, copies: Duplicates) -> Finding:
         [members(index, digest_of(index, copies, place), 1)[0] for place in group[:TOGETHER]]
         for group in _spread(copies.groups)
     ]
-    largest = int(copies.counts[copies.groups[0]].sum())
+    largest = max(int(copies.counts[group].sum()) for group in copies.groups)
     sets = count_of(len(copies.groups), "group")
     return _finding(
         "near",
         "look",
         f"{count_of(count, 'picture')} look like another: {sets} of up to {largest:,}.",
         count,
-        "Copies that were resized or recompressed, frames of one film, or shots of one scene. Before you divide into "
-        "train and test, keep each group of duplicates.jsonl on one side.",
+        f"{_GROUPED} They are copies that were resized or recompressed, frames of one film, or shots of one scene: "
+        "duplicates.jsonl lists the groups.",
         examples,
     )
 
@@ -398,7 +458,7 @@ def _sizes(index: Index) -> Iterator[Finding]:
             "huge",
             f"width * height >= {HUGE}",
             f"of more than {HUGE // 1_000_000} million pixels",
-            "Each is shrunk to the size that is learned from, and its details are lost: cut it into tiles first.",
+            "Each is shrunk to the size that is learned from, and its details are lost, unless you type --tile 256.",
         ),
         (
             "aspect",
@@ -434,11 +494,12 @@ def _converted(index: Index) -> Finding | None:
         return None
     names = {"P": "a palette", "1": "black and white", "RGBA": "transparency", "LA": "gray with transparency"}
     told = ", ".join(f"{count:,} × {names.get(mode, mode)}" for mode, count in found)
+    count = sum(n for _, n in found)
     return _finding(
         "converted",
         "look",
-        f"{count_of(sum(n for _, n in found), 'picture')} keep their colours in another way than gray or RGB: {told}.",
-        sum(n for _, n in found),
+        f"{count_of(count, 'picture')} {_keep(count)} colours in another way than gray or RGB: {told}.",
+        count,
         "They are converted when they are read: look whether they come out right.",
         _single(index, f"reason IS NULL AND {condition}"),
     )

@@ -18,6 +18,7 @@ from typing import Any
 from diptych.auditing.inspect import Record
 from diptych.data.sources.source import Files, Source, Subset
 from diptych.errors import RunFolderError
+from diptych.runs import writing_errors
 
 VERSION = 1
 """Of the tables; an index of another version is made anew."""
@@ -47,42 +48,60 @@ _INSERT = (
 )
 
 
+REFUSED = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+)
+"""Errors of SQLite that have nothing to do with what is in the file."""
+
+
+class DamagedIndex(Exception):
+    """The file is no index, or a damaged one, or one of other pictures: ``remove`` it and begin again."""
+
+
 class Index:
     """An open index; use it in a ``with`` block.
 
     Args:
-        path: the file; made where there is none, or none of this version and of these pictures.
-        data: what is audited, as an absolute path or a name: the index of another data set is made anew.
+        path: the file; made where there is none.
+        data: what is audited, as an absolute path or a name.
+
+    Raises:
+        DamagedIndex: by ``with``, on the way in or out: the file is no index of this version and of these pictures, or
+            is damaged.
+        RunFolderError: likewise; another audit has it open, or the disk refuses.
     """
 
     def __init__(self, path: Path, data: str) -> None:
         self.path, self.data = path, data
 
     def __enter__(self) -> "Index":
-        with self._errors():
+        with contextlib.ExitStack() as opening:
             try:
+                self._database = sqlite3.connect(self.path, timeout=2)
+                opening.callback(self._close)
                 self._open()
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:  # not a database, or a damaged one: it is only a cache
-                self._close()
-                self.path.unlink()
-                self._open()
+            except sqlite3.Error as error:
+                raise self._told(error) from error
+            opening.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._close()
+        if isinstance(error, sqlite3.Error):
+            raise self._told(error) from error
 
     def _open(self) -> None:
-        self._database = sqlite3.connect(self.path, timeout=2)
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")  # two audits at once would undo each other's work
         self._database.execute("PRAGMA synchronous = NORMAL")
         self._database.execute("BEGIN EXCLUSIVE")
         if not self._is_ours():
+            if self.number("SELECT count(*) FROM sqlite_master"):
+                raise DamagedIndex(self.path)
             self._database.rollback()
-            for kind, name in self.rows("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"):
-                if kind in ("table", "view"):
-                    self._database.execute(f'DROP {kind} IF EXISTS "{name}"')
             self._database.executescript(TABLES)
             about = {"version": _version(), "data": self.data}
             self._database.executemany("INSERT INTO about VALUES (?, ?)", about.items())
@@ -98,17 +117,16 @@ class Index:
             "data": self.data,
         }
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn SQLite's refusals into one line for the user."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise RunFolderError(
-                    f"another audit is writing {self.path}; wait for it, or choose another folder with --out"
-                ) from error
-            raise RunFolderError(f"cannot write {self.path} ({error}); choose another folder with --out") from error
+    def _told(self, error: sqlite3.Error) -> Exception:
+        """Say what an error means: the disk or another audit is in the way, or the file is no index (any more)."""
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return RunFolderError(
+                f"another audit is writing {self.path}; wait for it, or choose another folder with --out"
+            )
+        if code in REFUSED:
+            return RunFolderError(f"cannot write {self.path} ({error}); choose another folder with --out")
+        return DamagedIndex(self.path)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query."""
@@ -128,7 +146,7 @@ class Index:
         Returns:
             For each part, the places of the pictures that have to be inspected.
         """
-        with self._errors(), self._database:
+        with self._database:
             self._database.execute("DELETE FROM listed")
             for number, source in enumerate(parts):
                 self._database.executemany(
@@ -147,7 +165,7 @@ class Index:
 
     def add(self, found: Iterable[tuple[tuple[int, "Key"], Record]]) -> None:
         """Keep the records of a batch of pictures, each with its part and its key."""
-        with self._errors(), self._database:
+        with self._database:
             self._database.executemany(_INSERT, ((part, *key, *_columns(record)) for (part, key), record in found))
 
     def thumbnail(self, digest: str) -> bytes | None:
@@ -157,9 +175,16 @@ class Index:
 
     def keep_thumbnails(self, images: dict[str, bytes]) -> None:
         """Keep these small pictures and no others."""
-        with self._errors(), self._database:
+        with self._database:
             self._database.execute("DELETE FROM thumbnails")
             self._database.executemany("INSERT INTO thumbnails VALUES (?, ?)", images.items())
+
+
+def remove(path: Path) -> None:
+    """Delete an index, which is only a cache, and the journal beside it, which SQLite would play into the next one."""
+    for one in (path, path.with_name(f"{path.name}-journal")):
+        with writing_errors(one):
+            one.unlink(missing_ok=True)
 
 
 Key = tuple[bytes, int, int]

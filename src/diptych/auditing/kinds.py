@@ -39,9 +39,11 @@ def tell(index: Index) -> Kinds:
     )
     for part, channels, depth, count in index.rows(query):
         parts[part][PixelFormat(channels=channels, depth=depth)] = count
-    usual = next(iter(parts[0]), None)
+    if not parts[0]:
+        return Kinds(usual=None, parts=parts)
+    usual = next(iter(parts[0]))
     refused = {}
-    for kind in {kind: None for part in parts for kind in part} if usual else ():
+    for kind in {kind: None for part in parts for kind in part}:
         try:
             convert(np.zeros((kind.channels, 1, 1), kind.depth), usual, "")
         except BadPicture as bad:

@@ -4,6 +4,7 @@ File and class names are hostile input; each goes through ``markup``.
 """
 
 import base64
+import textwrap
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,8 +18,10 @@ from diptych.markup import date, facts, name, number, section, text
 BADGES = {"problem": "problem", "look": "look at", "fine": "fine"}
 CLASSES = 40
 """Classes drawn; the rest is counted."""
-LONG = 16
-"""Channels whose statistics are written out; a scanner with more has them in audit.json."""
+LONG = 4
+"""Channels whose statistics are shown; the rest unfolds."""
+REASON = 60
+"""Characters of a reason below a picture; all of it is in the title."""
 
 
 def render(result: dict[str, Any], images: dict[str, bytes]) -> str:
@@ -85,14 +88,15 @@ def _picture(picture: dict[str, Any], images: dict[str, bytes], key: str) -> str
     told = [f'<span class="file">{name(file)}</span>']
     told += [f'<span class="file muted">{name(folder)}</span>'] if folder else []
     told += [f'<span class="muted">{detail}</span>'] if (detail := _detail(picture, key)) else []
-    return f'<figure title="{text(picture["name"])}">{inner}<figcaption>{"".join(told)}</figcaption></figure>'
+    title = ": ".join(filter(None, (picture["name"], picture.get("reason"))))
+    return f'<figure title="{text(title)}">{inner}<figcaption>{"".join(told)}</figcaption></figure>'
 
 
 def _detail(picture: dict[str, Any], key: str) -> str:
     """Say about an example what the finding is about."""
     size = f"{picture['width']:,} × {picture['height']:,}"
     if picture.get("reason"):
-        return text(picture["reason"])
+        return text(textwrap.shorten(picture["reason"], REASON, placeholder=" …"))
     if key in ("overlap", "near-overlap"):
         return text(f"{picture['part']}, {size}")
     if key in ("conflicts", "near-conflicts"):
@@ -118,15 +122,12 @@ def _kinds(result: dict[str, Any]) -> str:
         return ""
     rows = []
     for kind in result["kinds"]:
-        for channel in range(min(kind["channels"], LONG)):
-            first = f"{kind['channels']} × {kind['depth']}" if channel == 0 else ""
-            count = f"{kind['pictures']:,}" if channel == 0 else ""
-            values = [_value(kind[key][channel]) for key in ("mean", "std", "low", "high")]
-            cells = "".join(f"<td>{value}</td>" for value in (count, channel + 1, *values))
-            rows.append(f'<tr{" class=first" if channel == 0 else ""}><th class="name">{text(first)}</th>{cells}</tr>')
+        rows += [_channel(kind, channel) for channel in range(min(kind["channels"], LONG))]
         if kind["channels"] > LONG:
+            folded = "".join(_channel(kind, channel) for channel in range(LONG, kind["channels"]))
             rows.append(
-                f'<tr><th class="name"></th><td colspan="6">… {kind["channels"] - LONG} more in audit.json</td></tr>'
+                f'<tr><td colspan="7"><details><summary>{count_of(kind["channels"] - LONG, "channel")} more</summary>'
+                f'<table class="values"><tbody>{folded}</tbody></table></details></td></tr>'
             )
     head = "".join(f"<th>{title}</th>" for title in ("pictures", "channel", "mean", "std", "lowest", "highest"))
     return (
@@ -134,6 +135,14 @@ def _kinds(result: dict[str, Any]) -> str:
         f'<div class="scroll"><table class="values"><thead><tr><th class="name">kind</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _channel(kind: dict[str, Any], channel: int) -> str:
+    first = f"{kind['channels']} × {kind['depth']}" if channel == 0 else ""
+    count = f"{kind['pictures']:,}" if channel == 0 else ""
+    values = [_value(kind[key][channel]) for key in ("mean", "std", "low", "high")]
+    cells = "".join(f"<td>{value}</td>" for value in (count, channel + 1, *values))
+    return f'<tr{" class=first" if channel == 0 else ""}><th class="name">{text(first)}</th>{cells}</tr>'
 
 
 def _value(value: float) -> str:
@@ -160,10 +169,10 @@ def _sizes(result: dict[str, Any]) -> str:
         return ""
     bins = [(f"{one['from']:,}–{one['to']:,}" if one["to"] > 1 else "1", one["pictures"]) for one in sizes["histogram"]]
     common = [(f"{one['width']:,} × {one['height']:,}", one["pictures"]) for one in sizes["common"]]
-    return (
-        '<div class="pair"><div><h4>Shorter side, pixels</h4>' + _bars(bins) + "</div>"
-        "<div><h4>Most frequent</h4>" + _bars(common) + "</div></div>"
-    )
+    drawn = f"<div><h4>Shorter side, pixels</h4>{_bars(bins)}</div>"
+    if common[0][1] > 1:  # else every picture has a size of its own
+        drawn += f"<div><h4>Most frequent</h4>{_bars(common)}</div>"
+    return f'<div class="pair">{drawn}</div>'
 
 
 def _classes(result: dict[str, Any]) -> str:

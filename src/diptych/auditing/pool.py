@@ -4,6 +4,7 @@ Each worker is a process (``worker.py``) with a thread here that hands it one jo
 their answers are in memory.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any, TypeAlias
 from diptych.auditing.inspect import Record
 from diptych.auditing.worker import READY, send
 from diptych.data.decoding.pixels import BadPicture, Pixels
+from diptych.errors import DataError, printable
 
 Found: TypeAlias = "bytes | Path | Pixels | BadPicture"
 """A picture to inspect: encoded, where it lies, decoded, or what went wrong on the way to it."""
@@ -27,6 +29,10 @@ CHUNK = 48
 CHUNK_BYTES = 1 << 24
 """Bytes of pictures in one job, unless one is larger."""
 CRASHED = "the decoder crashed on it"
+SLOW = "the decoder did not come to an end"
+SECONDS = 120.0
+"""A job may take so long, and a second more for every ``SLOWEST`` bytes."""
+SLOWEST = 1 << 20
 
 
 class Task:
@@ -116,6 +122,14 @@ def _bytes(task: Task) -> int:
     return getattr(task.found, "nbytes", 0)
 
 
+def _size(task: Task) -> int:
+    """Return the bytes that a worker has to read for a task."""
+    if isinstance(task.found, Path):
+        with contextlib.suppress(OSError):
+            return task.found.stat().st_size
+    return _bytes(task)
+
+
 class _Worker:
     """One process, started again when it dies."""
 
@@ -133,17 +147,22 @@ class _Worker:
             [sys.executable, "-P", "-m", "diptych.auditing.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": paths},
         )
         assert self._process.stdout
         if self._process.stdout.readline() != json.dumps(READY).encode() + b"\n":
-            self._stop()
-            raise RuntimeError(f"the process that inspects pictures did not start ({self._process.returncode})")
+            said = self._stop().decode(errors="replace").strip().splitlines()
+            last = printable(said[-1]) if said else f"exit code {self._process.returncode}"
+            raise DataError(
+                f"the process that inspects pictures did not start ({last}); type `python -m diptych.auditing.worker` "
+                "to see more"
+            )
 
-    def _stop(self) -> None:
+    def _stop(self) -> bytes:
+        """End the process, close its pipes, and return what it said on standard error before it was ready."""
         self._process.kill()
-        self._process.communicate()  # closes the pipes
+        return self._process.communicate()[1]
 
     def inspect(self, chunk: Sequence[Task]) -> list[tuple[Any, Record]]:
         """Return a record for each task; where the process dies, each is tried alone to find the one that kills it."""
@@ -157,7 +176,7 @@ class _Worker:
                 alone = self._ask([task])
                 if alone is None:
                     self._restart()
-                answers.append((task.key, alone[0] if alone else Record(CRASHED, "", "")))
+                answers.append((task.key, alone[0] if alone else Record(SLOW if self._late else CRASHED, "", "")))
         elif sound:
             answers += [(task.key, record) for task, record in zip(sound, records or [], strict=True)]
         return answers
@@ -166,8 +185,12 @@ class _Worker:
         self._stop()
         self._start()
 
+    def _kill(self) -> None:
+        self._late = True
+        self._process.kill()
+
     def _ask(self, tasks: Sequence[Task]) -> list[Record] | None:
-        """Send one job and wait for its answer; None where the process died over it."""
+        """Send one job and wait for its answer; None where the process died over it, or was killed for its time."""
         assert self._process.stdin and self._process.stdout
         header: list[Any] = []
         contents: list[bytes] = []
@@ -181,10 +204,18 @@ class _Worker:
                 pixels = task.found.tobytes()
                 header.append([task.name, "pixels", len(pixels), task.found.shape, str(task.found.dtype)])
                 contents.append(pixels)
+        self._late = False
+        alarm = threading.Timer(SECONDS + sum(map(_size, tasks)) / SLOWEST, self._kill)
+        alarm.start()
         try:
             send(self._process.stdin, header, contents)
             answer = self._process.stdout.readline()
         except OSError:
+            return None
+        finally:
+            alarm.cancel()
+            alarm.join()
+        if self._late:
             return None
         return [_record(values) for values in json.loads(answer)] if answer.endswith(b"\n") else None
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from diptych.auditing import duplicates, findings, page, thumbnails
-from diptych.auditing.index import PARTS, Index, Key, innermost, key_of, shown
+from diptych.auditing import duplicates, findings, kinds, page, thumbnails
+from diptych.auditing.index import DamagedIndex, Index, Key, innermost, key_of, remove, shown
 from diptych.auditing.inspect import Record
 from diptych.auditing.pool import Task, cores, inspect_all
 from diptych.data.decoding.pixels import BadPicture
-from diptych.data.sources.open import open_data
+from diptych.data.sources.open import Splits, open_data
 from diptych.data.sources.source import Files, Source
 from diptych.errors import RunFolderError
 from diptych.progress import Terminal
@@ -38,7 +38,7 @@ def audit(data: str, out: str | Path, data_dir: str | None = None, terminal: Ter
                 index.sqlite       what is known of every picture
                 audit.json         what is returned
                 audit.html         the same for people, with pictures
-                bad.jsonl          every picture that cannot be read, and why
+                bad.jsonl          every picture that a run would leave out, and why
                 duplicates.jsonl   every group of pictures that are the same, or look alike
 
         data_dir: where the archive of ``cifar10`` lies.
@@ -55,21 +55,38 @@ def audit(data: str, out: str | Path, data_dir: str | None = None, terminal: Ter
     splits = open_data(data, data_dir, terminal.downloading())
     folder = _claim(Path(out))
     parts = [splits.train] + ([splits.test] if splits.test else [])
+    try:
+        result, small = _look(data, folder, splits, parts, terminal)
+    except DamagedIndex:
+        remove(folder / INDEX)
+        try:
+            result, small = _look(data, folder, splits, parts, terminal)
+        except DamagedIndex as error:
+            raise RunFolderError(
+                f"{folder / INDEX} does not keep what is written; choose another folder with --out"
+            ) from error
+    write_json(folder / RESULT, result)
+    write_text(folder / PAGE, page.render(result, small))
+    return result
+
+
+def _look(
+    data: str, folder: Path, splits: Splits, parts: Sequence[Source], terminal: Terminal
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the result of an audit and its small pictures, and write the lists."""
     where = Path(data).expanduser()
     name = str(where.resolve()) if where.exists() else data
     with Index(folder / INDEX, shown(name)) as index:
         bring_up_to_date(index, parts, terminal)
-        copies = duplicates.find(index)
-        result = findings.collect(index, copies, data, splits)
+        copies, sorts = duplicates.find(index), kinds.tell(index)
+        result = findings.collect(index, copies, sorts, data, splits)
         result["page"] = shown(str(folder / PAGE))
         small = thumbnails.make(index, parts, result)
         with writing(folder / BAD) as path:
-            _write_lines(path, bad_files(index))
+            _write_lines(path, kinds.left_out(index, sorts))
         with writing(folder / DUPLICATES) as path:
             _write_lines(path, duplicates.lines(index, copies))
-    write_json(folder / RESULT, result)
-    write_text(folder / PAGE, page.render(result, small))
-    return result
+    return result, small
 
 
 def _claim(folder: Path) -> Path:
@@ -125,10 +142,3 @@ def _write_lines(path: Path, records: Iterator[dict[str, Any]]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def bad_files(index: Index) -> Iterator[dict[str, Any]]:
-    """Yield every picture that cannot be read."""
-    query = "SELECT part, name, size, reason FROM pictures WHERE reason IS NOT NULL ORDER BY part, name"
-    for part, name, size, reason in index.stream(query):
-        yield {"part": PARTS[part], "name": shown(name), "bytes": size, "reason": reason}

@@ -33,8 +33,11 @@ def main() -> None:
     """Serve until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes our input
     jobs, records = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder's C library prints would end up among the records
     send(records, READY, [])
+    # What a decoder's C library prints would end up among the records, or fill a pipe that is read no more.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
     for line in jobs:
         send(records, _inspect([_take(item, jobs) for item in json.loads(line)]), [])
 

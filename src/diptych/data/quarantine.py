@@ -76,4 +76,7 @@ class Quarantine:
 
 def enough(bad: int, total: int) -> float:
     """Return the least ``--max-bad``, to three digits, with which ``bad`` of ``total`` pictures do not stop a run."""
-    return min(1.0, math.ceil(1000 * bad / total) / 1000)
+    thousandths = math.ceil(1000 * bad / total)
+    if bad > thousandths / 1000 * total:  # as it will be compared: 57 is more than 0.57 * 100 in floating point
+        thousandths += 1
+    return min(1.0, thousandths / 1000)

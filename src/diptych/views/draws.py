@@ -120,7 +120,7 @@ class Draws:
         # The channel that came nearest to staying stays.
         self.drop = (chances < config.channel_drop) & (chances < chances.amax(dim=1, keepdim=True))
         self.noise = self._between(0, config.noise, count)
-        # One number for the whole batch, since version 0.2's runs took one; the pictures' are drawn from it.
+        # The batch takes one number from the generator, and the pictures' own follow from that.
         seeds = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
         self.noise_seed = torch.randint(-(2**31), 2**31, (count,), generator=seeds).int()
         return self

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diptych.views.draws import Draws
-from diptych.views.ops import BYTES, GRAY, MIX
+from diptych.views.ops import BYTES, GRAY, MIX, PAIRS, STEP
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array: TypeAlias = NDArray[Any]
@@ -37,8 +37,8 @@ PART = 32
 ZERO, HALF, ONE, TWO, THREE, FOUR, SIX = (np.float32(value) for value in (0, 0.5, 1, 2, 3, 4, 6))
 NEXT = np.uint64(1)
 RED, GREEN, BLUE = (np.float32(weight) for weight in GRAY)
-FIRST_MIX, SECOND_MIX = (np.uint32(factor) for factor in MIX)
-PAIRS = np.uint32(0x00FF00FF)
+HASH_STEP, FIRST_MIX, SECOND_MIX = (np.uint32(factor) for factor in (STEP, *MIX))
+EVERY_OTHER = np.uint32(PAIRS)
 BYTES_MEAN, BYTES_STD = np.int32(BYTES[0]), BYTES[1]
 
 # Sums may be taken in any order, and products and sums be joined. A quotient stays one: 255 / 255 is 1.
@@ -114,7 +114,9 @@ def _decisions(draws: Draws) -> tuple[Array | bool, ...]:
         draws.order.contiguous(),
         (draws.gain if config.band_gain else nothing).reshape(-1, draws.shape.channels),
         draws.sigma,
-        (draws.noise[:, None] * torch.tensor(config.std) if config.noise else nothing).reshape(-1, draws.shape.channels),
+        (draws.noise[:, None] * torch.tensor(config.std) if config.noise else nothing).reshape(
+            -1, draws.shape.channels
+        ),
         draws.noise_seed,
         (draws.drop if config.channel_drop else nothing.bool()).reshape(-1, draws.shape.channels),
         torch.tensor(config.mean, dtype=torch.float32),
@@ -490,12 +492,11 @@ def _noise(plane: Array, begin: int, seed: int, scale: float) -> None:
     """``ops.noise``; numba widens every product of 32 bits to 64, so each is cut down again."""
     start, factor = np.uint32(seed), np.float32(scale / BYTES_STD)
     for p in range(len(plane)):
-        number = np.uint32(begin + p)
+        number = np.uint32(np.uint32(begin + p) * HASH_STEP + start)
         number = np.uint32((number ^ (number >> np.uint32(16))) * FIRST_MIX)
-        number = np.uint32(number + start)
         number = np.uint32((number ^ (number >> np.uint32(15))) * SECOND_MIX)
         number = np.uint32(number ^ (number >> np.uint32(16)))
-        low, high = np.uint32(number & PAIRS), np.uint32((number >> np.uint32(8)) & PAIRS)
+        low, high = np.uint32(number & EVERY_OTHER), np.uint32((number >> np.uint32(8)) & EVERY_OTHER)
         pairs = np.uint32(low + high)
         total = np.int32(pairs & np.uint32(0xFFFF)) + np.int32(pairs >> np.uint32(16))
         plane[p] += np.float32(np.int32(total - BYTES_MEAN)) * factor

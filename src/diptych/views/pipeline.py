@@ -73,7 +73,9 @@ class ViewMaker:
         self.config, self.size = config, size
         on_cpu = torch.device(device).type == "cpu"
         if engine == "kernel" and not on_cpu:
-            raise ConfigError(f"engine 'kernel' makes views on a CPU, not on {device}: leave engine out, or say 'torch'")
+            raise ConfigError(
+                f"engine 'kernel' makes views on a CPU, not on {device}: leave engine out, or say 'torch'"
+            )
         if engine == "kernel" and not _kernel():
             raise ConfigError("engine 'kernel' needs numba: type `pip install 'diptych[fast]'`, or say engine 'torch'")
         self.engine: Engine = engine or ("kernel" if on_cpu and _kernel() else "torch")
@@ -110,7 +112,9 @@ class ViewMaker:
         shape = Shape(count=count, channels=channels, height=height, width=width)
         if self.engine == "kernel" and images.device.type != "cpu":
             where = images.device
-            raise ConfigError(f"pictures on {where}, but the kernel makes views on a CPU: say ViewMaker(…, device='{where}')")
+            raise ConfigError(
+                f"pictures on {where}, but the kernel makes views on a CPU: say ViewMaker(…, device='{where}')"
+            )
         draws = draw_views(config, shape, self.size, generator)
         kernel = _kernel() if self.engine == "kernel" else None
         if kernel:

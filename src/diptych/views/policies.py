@@ -41,7 +41,6 @@ POLICIES: dict[str, Policy] = {
             "grayscale": 0.05,
             "blur": 0.2,
             "blur_sigma": (0.1, 1.0),
-            "channel_drop": 0.02,
             **MEASURED,
         },
     ),
