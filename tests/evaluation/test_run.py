@@ -13,7 +13,7 @@ from torch import nn
 
 from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.sources.open import open_data
-from diptych.data.sources.source import Source
+from diptych.data.sources.source import Source, digest
 from diptych.data.stores.digests import write_digests
 from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import ConfigError, DataError, RunFolderError
@@ -116,7 +116,7 @@ def test_what_is_written(same: tuple[Path, dict[str, Any]], pictures: Path) -> N
     assert result["settings"]["knn"] == {"k": 20, "temperature": 0.07, "similarity": "cosine"}
     data = result["data"]
     assert (data["train_pictures"], data["test_pictures"], data["skipped"]) == (144, 36, 0)
-    assert data["fingerprint"] == open_data(str(pictures)).train.fingerprint
+    assert data["fingerprint"] == digest([open_data(str(pictures)).train.fingerprint])
     assert "stratified split by seed 0" in data["note"] and not data["seen_in_pretraining"]
     with Image.open(run / "evaluation" / "colours-neighbors.png") as figure:
         assert figure.format == "PNG"

@@ -213,6 +213,7 @@ def test_run_json_says_all_that_a_repetition_needs(tmp_path, pictures):
         "name": str(data),
         "note": f"{data} holds 15 pictures, without labels",
         "pictures": 14,
+        "kept": "memory",
         "skipped": 1,
         "fingerprint": open_data(str(data)).train.fingerprint,
     }
