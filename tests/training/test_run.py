@@ -17,7 +17,7 @@ import diptych
 from diptych import checkpoint
 from diptych.config import from_dict
 from diptych.data.sources.open import open_data
-from diptych.errors import RunFolderError
+from diptych.errors import DataError, RunFolderError
 from diptych.training import loop, recorder
 from diptych.training.advice import WINDOW
 from diptych.training.order import Choice, Order
@@ -165,7 +165,7 @@ def test_changed_pictures_are_refused(tmp_path):
     pretrain(order(data, epochs=1), out)
     before = tree(out)
     paint(data, "another.png")
-    with pytest.raises(RunFolderError, match="the pictures in .*/pictures have changed since .*/run was begun"):
+    with pytest.raises(DataError, match="the pictures in .*/pictures have changed since the run was begun"):
         resume(out)
     assert tree(out) == before
     (data / "another.png").unlink()

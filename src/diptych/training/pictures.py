@@ -1,5 +1,6 @@
 """From what a run is asked for to its pictures: where they lie, how they are kept, in what order they come."""
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -107,7 +108,13 @@ class Pictures:
         return with_statistics(config, found)
 
 
-def open_pictures(config: RunConfig, world: World, terminal: Terminal, known_bad: Set[str] = frozenset()) -> Pictures:
+def open_pictures(
+    config: RunConfig,
+    world: World,
+    terminal: Terminal,
+    known_bad: Set[str] = frozenset(),
+    begun_with: str | None = None,
+) -> Pictures:
     """Find, decode and order the pictures of a run.
 
     Args:
@@ -115,14 +122,16 @@ def open_pictures(config: RunConfig, world: World, terminal: Terminal, known_bad
         world: the processes that share its batches.
         terminal: where to speak.
         known_bad: names of pictures that the run, which is resumed, could not read before.
+        begun_with: the fingerprint of the pictures that it was begun with.
 
     Raises:
-        DataError: they cannot be found, read or kept as asked, or too many cannot be read.
+        DataError: they have changed, cannot be found, read or kept as asked, or too many cannot be read.
     """
     if is_shards(config.data):
-        return _open_stream(config, world, terminal, known_bad)
+        return _open_stream(config, world, terminal, known_bad, begun_with)
     source, note = open_source(config.data, config.data_dir, config.tile, config.limit, terminal.downloading())
     terminal.say(note)
+    _refuse_changed(config, source.fingerprint, begun_with)
     quarantine = Quarantine(config.data, len(source), config.storage.max_bad, known_bad)
     notebook = Notebook()
     store = _keep(source, config, world, terminal, quarantine, notebook)
@@ -147,11 +156,23 @@ def open_pictures(config: RunConfig, world: World, terminal: Terminal, known_bad
     )
 
 
-def _open_stream(config: RunConfig, world: World, terminal: Terminal, known_bad: Set[str]) -> Pictures:
+def _refuse_changed(config: RunConfig, found: str, begun_with: str | None) -> None:
+    """Refuse to go on with other pictures, before any is decoded and a store replaced."""
+    if begun_with is not None and found != begun_with:
+        raise DataError(
+            f"the pictures in {config.data} have changed since the run was begun; start again with --overwrite"
+        )
+
+
+def _open_stream(
+    config: RunConfig, world: World, terminal: Terminal, known_bad: Set[str], begun_with: str | None
+) -> Pictures:
     """Open tar shards, which are read from front to back."""
     shards = find_shards(config.data)
     note = f"{config.data} names {len(shards):,} tar shards, streamed in an order drawn anew each epoch"
     terminal.say(note)
+    seen = fingerprint(shards)
+    _refuse_changed(config, seen, begun_with)
     count = config.limit
     if count is None:
         count = _counted(shards, terminal)
@@ -183,7 +204,7 @@ def _open_stream(config: RunConfig, world: World, terminal: Terminal, known_bad:
     return Pictures(
         name=config.data,
         note=note,
-        fingerprint=fingerprint(shards),
+        fingerprint=seen,
         count=count,
         loader=loader,
         quarantine=quarantine,
@@ -283,7 +304,10 @@ def _keep(
 
 def _refuse_unlike(source: Source, store: Store, world: World) -> None:
     """Refuse to train where processes see different pictures: they would share batches that do not fit together."""
-    seen = int(digest([source.fingerprint, len(store), *store.source_indices.tolist()])[:12], 16)
+    if world.size == 1:
+        return
+    indices = hashlib.sha256(store.source_indices.numpy().tobytes()).hexdigest()
+    seen = int(digest([source.fingerprint, indices])[:12], 16)
     if greatest(seen, world) != -greatest(-seen, world):
         raise DataError(
             f"the processes of this run do not see the same pictures in {source.name}: check that each machine has the "

@@ -126,11 +126,8 @@ def resume(
         storage = (config or saved).storage
         if storage.store == "auto" and (kept := card["data"].get("kept")) in PLACES:
             storage = replace(storage, store=kept)  # other free memory must not make it another run
-        pictures = open_pictures(replace(saved, storage=storage), world, terminal, known)
-        if pictures.fingerprint != card["data"]["fingerprint"]:
-            raise RunFolderError(
-                f"the pictures in {saved.data} have changed since {run.path} was begun; start again with --overwrite"
-            )
+        begun = card["data"]["fingerprint"]
+        pictures = open_pictures(replace(saved, storage=storage), world, terminal, known, begun)
         if pictures.count != card["data"]["pictures"]:
             raise RunFolderError(
                 f"{run.path} was begun with {card['data']['pictures']} pictures, and now there are {pictures.count}: "
