@@ -14,10 +14,11 @@ import time
 import torch
 
 import diptych
+from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.sources.open import open_data
 from diptych.data.sources.source import Subset
 from diptych.data.sources.split import draw
-from diptych.data.stores.store import build_store
+from diptych.data.stores.memory import build_memory_store
 from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features, pixel_features
 from diptych.frozen import random_twin
@@ -45,7 +46,7 @@ def main(data: str, folder: str, names: list[str]) -> None:
     used = set(learned.indices)
     order = torch.randperm(len(train), generator=generator(1, DRAW)).tolist()
     unseen = Subset(train, sorted([index for index in order if index not in used][:VALIDATION]))
-    stores = [build_store(source, 32, lambda bad: None) for source in (learned, unseen)]
+    stores = [build_memory_store(source, 32, PixelFormat(), lambda bad: None) for source in (learned, unseen)]
     labels = [torch.tensor([source.label(i) for i in range(len(source))]) for source in (learned, unseen)]
 
     def scored(features) -> dict[str, float]:
