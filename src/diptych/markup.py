@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -16,6 +17,11 @@ MINUS = "\u2212"
 SPACE = "\u00a0"
 LARGE = 500_000
 """Bytes of a PNG above which it is embedded as WebP: a report should fit into an e-mail."""
+
+
+def style() -> str:
+    """Return what all our pages look like: colours, letters, the header."""
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8").rstrip("\n")
 
 
 def text(value: object) -> str:

@@ -5,8 +5,8 @@ import tarfile
 
 
 def write_tar(path, members, extra=(), **options):
-    """Write ``{name: content}`` and further headers to a plain tar file."""
-    with tarfile.open(path, "w", **options) as archive:
+    """Write ``{name: content}`` and further headers to a tar file, compressed if its name says so."""
+    with tarfile.open(path, "w:gz" if str(path).endswith("gz") else "w", **options) as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)

@@ -13,7 +13,7 @@ from typing import Any
 
 from diptych.auditing.findings import count_of
 from diptych.auditing.summary import facts_line, headline, size_of
-from diptych.markup import date, facts, name, number, section, text
+from diptych.markup import date, facts, name, number, section, style, text
 
 BADGES = {"problem": "problem", "look": "look at", "fine": "fine"}
 CLASSES = 40
@@ -33,6 +33,7 @@ def render(result: dict[str, Any], images: dict[str, bytes]) -> str:
     """
     template = Template(Path(__file__).with_name("audit.html").read_text(encoding="utf-8"))
     return template.substitute(
+        style=style(),
         data=text(result["data"]),
         facts=text(facts_line(result)),
         sentence=text(f"{headline(result)}."),

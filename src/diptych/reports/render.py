@@ -3,7 +3,7 @@
 from pathlib import Path
 from string import Template
 
-from diptych.markup import date, text
+from diptych.markup import date, style, text
 from diptych.reports import sections
 from diptych.reports.collect import Facts, collect
 from diptych.reports.verdict import UNKNOWN, verdict_section
@@ -39,6 +39,7 @@ def render(report: Facts) -> str:
     template = Template(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))
     sentence = report.evaluations[0].result["verdict"]["sentence"] if report.evaluations else UNKNOWN
     return template.substitute(
+        style=style(),
         run=text(Path(report.run).resolve().name),
         sentence=text(sentence),
         status=sections.status_line(report),

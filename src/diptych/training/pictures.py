@@ -87,7 +87,8 @@ class Pictures:
         """Say at the end what could not be read, where pictures were decoded as they were needed."""
         if self.digests is None:
             _tell(self.quarantine, "were replaced by others of their batches", terminal)
-            for reason, count in sorted(getattr(self.loader, "left_out", {}).items()):
+        if isinstance(self.loader, StreamLoader):
+            for reason, count in sorted(self.loader.left_out.items()):
                 terminal.say(f"{count} members of the shards were passed over ({reason})")
 
     def some(self, count: int, seed: int) -> Tensor:

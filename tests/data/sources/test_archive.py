@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from picture_files import encoded
+from tar_files import special, write_tar
 
 from diptych.data.decoding.pixels import BadPicture
 from diptych.data.sources import archive as archives
@@ -24,24 +25,6 @@ def write_zip(path, members, compression=zipfile.ZIP_STORED):
         for name, content in members.items():
             archive.writestr(name, content)
     return path
-
-
-def write_tar(path, members, extra=()):
-    mode = "w:gz" if path.name.endswith("gz") else "w"
-    with tarfile.open(path, mode) as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        for member in extra:
-            archive.addfile(member)
-    return path
-
-
-def special(name, kind, link=""):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, link
-    return member
 
 
 @pytest.fixture(params=["stored.zip", "deflated.zip", "plain.tar", "packed.tar.gz", "packed.tgz"])

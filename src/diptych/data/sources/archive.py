@@ -66,7 +66,7 @@ def open_zip(path: Path) -> Listing:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if member.is_dir() or not name.lower().endswith(EXTENSIONS):
             continue
-        if _is_unsafe(name):
+        if is_unsafe(name):
             left_out[UNSAFE] += 1
         elif not is_picture(_tidy(name)):
             continue
@@ -175,7 +175,7 @@ def _list_tar(
             name = _tidy(member.name)
             if member.isdir() or not name.lower().endswith(EXTENSIONS):
                 continue
-            if _is_unsafe(member.name):
+            if is_unsafe(member.name):
                 left_out[UNSAFE] += 1
             elif not is_picture(name):
                 continue
@@ -232,7 +232,8 @@ def _tidy(name: str) -> str:
     return name.removeprefix("./")
 
 
-def _is_unsafe(name: str) -> bool:
+def is_unsafe(name: str) -> bool:
+    """Whether a member's path is absolute or climbs out of its archive."""
     return name.startswith("/") or ".." in name.split("/")
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from diptych.data.decoding.decode import MAX_REASON
 from diptych.data.decoding.pixels import BadPicture
-from diptych.data.sources.archive import NOT_A_FILE, UNSAFE
+from diptych.data.sources.archive import NOT_A_FILE, UNSAFE, is_unsafe
 from diptych.data.sources.layout import EXTENSIONS, is_picture
 from diptych.data.sources.source import digest
 from diptych.errors import DataError, suggest
@@ -236,7 +236,7 @@ def members(file: IO[bytes], shard: str, left_out: Counter[str] | None = None) -
             raw = long_name or records.get(b"path") or header.name
             name = raw.decode("utf-8", "surrogateescape").removeprefix("./")
             if name.lower().endswith(EXTENSIONS) and header.kind != FOLDER:
-                if _is_unsafe(name):
+                if is_unsafe(name):
                     skipped[UNSAFE] += 1
                 elif is_picture(name):
                     if header.kind in REGULAR and not any(key.startswith(PAX_SPARSE) for key in records):
@@ -323,10 +323,6 @@ def _end(file: IO[bytes], shard: str) -> int:
 
 def _damaged(shard: str, place: int, reason: str) -> BadPicture:
     return BadPicture(shard, f"the shard is damaged at byte {place} ({reason}): its rest is skipped")
-
-
-def _is_unsafe(name: str) -> bool:
-    return name.startswith("/") or ".." in name.split("/")
 
 
 def _is_url(data: str) -> bool:

@@ -3,13 +3,15 @@
 import os
 import statistics
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from typing import TypeAlias
 
 from diptych.data.decoding.decode import fit
 from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels, convert
+from diptych.data.prefetch import decode_all
 from diptych.data.sources.source import Source
 
 CHUNK = 32
@@ -50,17 +52,9 @@ def read_all(source: Source, size: int, wanted: PixelFormat, threads: int | None
     def read_chunk(start: int) -> Decoded:
         return [read_one(source, index, size, wanted) for index in range(start, min(start + each, len(source)))]
 
-    pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[Decoded]] = deque()
-    try:
-        for start in range(probed, len(source), each):
-            waiting.append(pool.submit(read_chunk, start))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    jobs = (partial(read_chunk, start) for start in range(probed, len(source), each))
+    with ThreadPoolExecutor(threads) as pool, closing(decode_all(jobs, pool, 2 * threads + 1)) as chunks:
+        yield from chunks
 
 
 def _probe(source: Source, size: int, wanted: PixelFormat, count: int) -> tuple[Decoded, float]:
