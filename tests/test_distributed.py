@@ -56,7 +56,7 @@ from diptych.data.loader import Loader
 from diptych.data.stores.memory import MemoryStore
 from diptych.distributed import any_rank, barrier, from_main, greatest, joined, mean_over_ranks, wrapped
 
-with joined() as world:
+def act(world):
     cpu = torch.device("cpu")
     store = MemoryStore(images=torch.zeros(14, 3, 2, 2, dtype=torch.uint8), source_indices=torch.arange(14))
     loader = Loader(store, 4, seed=7, rank=world.rank, world=world.size)
@@ -78,6 +78,9 @@ with joined() as world:
     }
     with open(f"{sys.argv[1]}/{world.rank}.json", "w") as file:
         json.dump(found, file)
+
+with joined() as world:
+    act(world)
 assert not torch.distributed.is_initialized()
 """
 

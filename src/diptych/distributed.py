@@ -4,6 +4,7 @@ Alone, every function is a no-op, so that the loop reads the same on a laptop an
 """
 
 import contextlib
+import gc
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -60,6 +61,7 @@ def joined() -> Iterator[World]:
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
+        gc.collect()  # a wrapped module sits in cycles: gone before its group is, whose threads must not outlive Python
         dist.destroy_process_group()
 
 
