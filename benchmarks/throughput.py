@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from diptych.optim.sgd import build_optimizer
+from diptych.optim.build import build_optimizer
 from diptych.recipes.keras_simsiam import keras_simsiam
 from diptych.seeding import generator
 from diptych.training.run import build_method

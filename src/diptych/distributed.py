@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -131,6 +132,33 @@ def mean_over_ranks(value: Tensor, world: World) -> Tensor:
     shared = value.detach().float().clone()
     dist.all_reduce(shared)
     return shared / world.size
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Put the rows of all processes' tensors ``(B, …)`` below one another, in the order of their ranks: ``(W·B, …)``.
+
+    Gradients flow back to the process that a row came from, summed over all processes: DistributedDataParallel, which
+    averages, then gives the gradient that one process with the whole batch would have had. Alone, it returns ``rows``.
+    """
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return rows
+    gathered: Tensor = _Gather.apply(rows)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.count = len(rows)
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].contiguous().clone()
+        dist.all_reduce(summed)
+        return summed[dist.get_rank() * ctx.count :][: ctx.count]
 
 
 def barrier(world: World) -> None:

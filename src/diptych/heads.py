@@ -1,12 +1,50 @@
-"""Small fully connected networks on top of a backbone.
+"""Small networks on top of a backbone.
 
-SimSiam (arXiv 2011.10566), section 3 and appendix D: the projector has batch norm on every layer, its output included,
+``mlp`` is what most papers use; ``projector`` and ``bottleneck_predictor`` are SimSiam's. SimSiam (arXiv 2011.10566), section 3 and appendix D: the projector has batch norm on every layer, its output included,
 and ReLU on all but the last; the predictor is a bottleneck with batch norm and ReLU on its hidden layer only.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def mlp(in_features: int, widths: Sequence[int], *, norm: bool = True, gelu: bool = False) -> nn.Sequential:
+    """Fully connected network ``(B, in_features)`` → ``(B, widths[-1])``; the last layer is linear and has a bias.
+
+    Args:
+        in_features: length of what comes in.
+        widths: of each layer's output.
+        norm: batch norm on every hidden layer, whose bias it makes needless.
+        gelu: GELU instead of ReLU.
+    """
+    modules: list[nn.Module] = []
+    for width in widths[:-1]:
+        modules.append(nn.Linear(in_features, width, bias=not norm))
+        if norm:
+            modules.append(nn.BatchNorm1d(width))
+        modules.append(nn.GELU() if gelu else nn.ReLU(inplace=True))
+        in_features = width
+    return nn.Sequential(*modules, nn.Linear(in_features, widths[-1]))
+
+
+class Prototypes(nn.Module):
+    """Cosine similarity with learned directions: ``(B, features)`` → ``(B, count)`` float32 in -1..1.
+
+    SwAV (arXiv 2006.09882) and DINO (arXiv 2104.14294) end so. Both sides are normalised here, in float32.
+    """
+
+    def __init__(self, features: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(functional.normalize(nn.init.normal_(Tensor(count, features)), dim=1))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the similarity of each embedding with each prototype."""
+        directions = functional.normalize(self.weight.float(), dim=1)
+        similarities: Tensor = functional.normalize(embeddings.float(), dim=1) @ directions.T
+        return similarities
 
 
 def projector(in_features: int, width: int, layers: int, *, last_affine: bool = False) -> nn.Sequential:

@@ -42,3 +42,5 @@ class ParameterGroup:
     parameters: list[nn.Parameter]
     constant_lr: bool = False
     """Stay at the peak learning rate: neither warm-up nor decay."""
+    frozen_until: float = 0.0
+    """Part of the run, 0..1, during which the learning rate of this group is zero."""

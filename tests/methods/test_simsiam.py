@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from diptych.errors import ConfigError
-from diptych.methods.simsiam import SimSiamConfig, negative_cosine
+from diptych.methods.losses import negative_cosine
+from diptych.methods.simsiam import SimSiamConfig
 
 
 def paper_d(p, z):

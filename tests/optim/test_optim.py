@@ -7,7 +7,7 @@ from torch import nn
 from diptych.errors import ConfigError
 from diptych.optim.config import OptimConfig
 from diptych.optim.schedule import warmup_cosine
-from diptych.optim.sgd import build_optimizer, set_lr
+from diptych.optim.build import build_optimizer, set_rates
 from diptych.types import ParameterGroup
 
 
@@ -37,15 +37,16 @@ def test_constant_group_keeps_the_peak():
     a, b = parameter(), parameter()
     groups = [ParameterGroup(parameters=[a]), ParameterGroup(parameters=[b], constant_lr=True)]
     optimizer = build_optimizer(groups, OptimConfig())
-    set_lr(optimizer, 0.01, 0.5)
+    set_rates(optimizer, OptimConfig(), 0.01, 0.5, 0.0)
     assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.5]
 
 
 def test_weight_decay_acts():
     """The Keras example's never reaches its loss; ours shrinks a weight that has no gradient but its own."""
     weight = parameter()
-    optimizer = build_optimizer([ParameterGroup(parameters=[weight])], OptimConfig(weight_decay=0.1, momentum=0.0))
-    set_lr(optimizer, 0.5, 0.5)
+    config = OptimConfig(weight_decay=0.1, momentum=0.0)
+    optimizer = build_optimizer([ParameterGroup(parameters=[weight])], config)
+    set_rates(optimizer, config, 0.5, 0.5, 0.0)
     (weight * 0).sum().backward()
     optimizer.step()
     assert torch.allclose(weight, torch.full((3,), 1 - 0.5 * 0.1))

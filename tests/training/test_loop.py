@@ -15,7 +15,7 @@ from diptych.distributed import StopFlag, World
 from diptych.errors import UserError
 from diptych.methods import Method
 from diptych.methods.simsiam import SimSiam
-from diptych.optim.sgd import build_optimizer
+from diptych.optim.build import build_optimizer
 from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
 from diptych.training import loop

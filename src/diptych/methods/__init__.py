@@ -1,8 +1,17 @@
 """One method a file; ``METHODS`` lists them. To add one: write its file, add its config to ``METHODS``."""
 
+from typing import TYPE_CHECKING, TypeAlias, Union
+
 from diptych.methods.base import Method, MethodConfig
 from diptych.methods.simsiam import SimSiamConfig
 
-METHODS: dict[str, type[MethodConfig]] = {"simsiam": SimSiamConfig}
+METHODS: dict[str, type[MethodConfig]] = {
+    "simsiam": SimSiamConfig,
+}
 
-__all__ = ["METHODS", "Method", "MethodConfig", "SimSiamConfig"]
+if TYPE_CHECKING:
+    AnyMethodConfig: TypeAlias = MethodConfig
+else:
+    AnyMethodConfig = Union[tuple(METHODS.values())]  # noqa: UP007  # what JSON and the command line choose from
+
+__all__ = ["METHODS", "AnyMethodConfig", "Method", "MethodConfig", "SimSiamConfig"]

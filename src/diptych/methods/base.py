@@ -1,15 +1,30 @@
 """What every self-supervised method is: networks and a loss. It knows no device, loader, logger or command line."""
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
 from diptych.types import ParameterGroup, StepOutput, Views
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What ``diptych methods`` says of a method, for people who choose one."""
+
+    idea: str
+    """One sentence."""
+    paper: str
+    """First authors, year and arXiv number."""
+    needs: str
+    """Batch size, memory, queue, views: what it asks for."""
+
+
 @runtime_checkable
 class MethodConfig(Protocol):
     """A method's own dataclass: it names the method, lists its settings, and builds it."""
+
+    about: ClassVar[About]
 
     @property
     def name(self) -> str:
@@ -54,3 +69,21 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Move what gradients do not (a momentum encoder, a queue); ``progress`` is the part of the run done, 0..1."""
+
+
+def full_size(views: Views) -> int:
+    """Count the views that are as large as the first; the small ones of multi-crop come after them."""
+    return sum(view.shape == views[0].shape for view in views)
+
+
+def predictions(views: int) -> list[tuple[int, int]]:
+    """List who learns from whom, as (i, j): each view i from the first two, save itself.
+
+    With two views: (0, 1), (1, 0). With more of them (multi-crop, arXiv 2006.09882) the others only learn.
+    """
+    return [(i, j) for i in range(views) for j in range(2) if i != j]
+
+
+def pairs(views: int) -> list[tuple[int, int]]:
+    """The same where neither of the two is a target: with two views (0, 1) alone."""
+    return [(0, 1), *((i, j) for i in range(2, views) for j in range(2))]

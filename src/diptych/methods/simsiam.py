@@ -8,16 +8,16 @@ Keras example's heads.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from tyro.conf import Suppress
 
 from diptych.errors import ConfigError
 from diptych.heads import bottleneck_predictor, projector
-from diptych.methods.base import Method
+from diptych.methods.base import About, Method, predictions
+from diptych.methods.losses import negative_cosine
 from diptych.types import ParameterGroup, StepOutput, Views
 
 
@@ -25,6 +25,11 @@ from diptych.types import ParameterGroup, StepOutput, Views
 class SimSiamConfig:
     """Settings of SimSiam; the defaults are the paper's for ImageNet."""
 
+    about: ClassVar[About] = About(
+        idea="One view's embedding predicts the other's, which is held constant.",
+        paper="Chen & He 2020, arXiv 2011.10566",
+        needs="two views, batches of 64 or more; nothing else",
+    )
     name: Suppress[Literal["simsiam"]] = "simsiam"
     projector_layers: int = 3
     """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
@@ -76,7 +81,7 @@ class SimSiam(Method):
         # One pass a view, so that batch norm sees each view's own statistics, as in the paper.
         z = [self.projector(self.backbone(view)) for view in views]
         p = [self.predictor(projection) for projection in z]
-        terms = [negative_cosine(p[i], z[j].detach()) for i in range(len(views)) for j in range(2) if i != j]
+        terms = [negative_cosine(p[i], z[j].detach()) for i, j in predictions(len(views))]
         return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={})
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -86,8 +91,3 @@ class SimSiam(Method):
             ParameterGroup(parameters=[p for p in encoder if p.requires_grad]),
             ParameterGroup(parameters=[*self.predictor.parameters()], constant_lr=self.config.predictor_constant_lr),
         ]
-
-
-def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
-    """Mean of -cos(p, z) over the batch (eq. 1); ``p``, ``z``: ``(B, D)``; the result: a float32 scalar in -1..1."""
-    return -functional.cosine_similarity(p.float(), z.float(), dim=1).mean()

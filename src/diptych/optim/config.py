@@ -1,22 +1,29 @@
 """How the weights move: one dataclass, validated once."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from diptych.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """SGD with momentum, linear warm-up and cosine decay to zero (SimSiam, arXiv 2011.10566, section 4)."""
+    """SGD, AdamW or LARS, linear warm-up and cosine decay to zero; the defaults are SimSiam's (arXiv 2011.10566)."""
 
+    optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
+    """sgd with momentum; adamw; or lars, for batches of thousands."""
     lr: float = 0.05
     """Learning rate for a batch of 256; the rate used is lr × batch size / 256 unless --no-lr-scaling."""
     lr_scaling: bool = True
     """Scale the learning rate linearly with the batch size (Goyal et al., arXiv 1706.02677)."""
     momentum: float = 0.9
-    """Momentum of SGD, in 0..1."""
+    """Momentum, in 0..1; β₁ of AdamW."""
     weight_decay: float = 1e-4
-    """L2 penalty added to the gradient of every weight, biases and norms included, as in the paper."""
+    """SGD and LARS add this times the weight to its gradient; AdamW shrinks the weight by it."""
+    final_weight_decay: float | None = None
+    """Weight decay at the end of the run, reached along half a cosine, as DINO raises it; None keeps it as it is."""
+    decay_all: bool = True
+    """Let weight decay, and LARS's adaptation, act on biases and norms too, as SimSiam does."""
     warmup_epochs: float = 0.0
     """Epochs over which the learning rate rises linearly from zero."""
 
@@ -27,6 +34,8 @@ class OptimConfig:
             raise ConfigError(f"--momentum must be in 0..1, 1 excluded, not {self.momentum}")
         if self.weight_decay < 0:
             raise ConfigError(f"--weight-decay must be 0 or more, not {self.weight_decay}")
+        if self.final_weight_decay is not None and self.final_weight_decay < 0:
+            raise ConfigError(f"--final-weight-decay must be 0 or more, not {self.final_weight_decay}")
         if self.warmup_epochs < 0:
             raise ConfigError(f"--warmup-epochs must be 0 or more, not {self.warmup_epochs}")
 

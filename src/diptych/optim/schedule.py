@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step, with no state: resuming needs nothing but the step."""
+"""What changes along a run, as functions of where it stands, with no state: resuming needs nothing but the step."""
 
 import math
 
@@ -18,3 +18,8 @@ def warmup_cosine(step: int, *, steps: int, warmup_steps: int, peak: float) -> f
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
+
+
+def half_cosine(start: float, end: float, progress: float) -> float:
+    """Return what goes from ``start`` to ``end`` along half a cosine, at ``progress`` 0..1 (BYOL, arXiv 2006.07733)."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))

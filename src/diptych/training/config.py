@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.stores.store import StoreConfig
 from diptych.errors import ConfigError
-from diptych.methods import SimSiamConfig
+from diptych.methods import AnyMethodConfig, SimSiamConfig
 from diptych.optim.config import OptimConfig
 from diptych.views.pipeline import ViewsConfig
 
@@ -60,7 +60,7 @@ class RunConfig:
     storage: StoreConfig = field(default_factory=StoreConfig)
     backbone: str = "timm:resnet50"
     """resnet20v2, resnet56v2, resnet110v2, resnet164v2 (or with -nofinal), or timm:MODEL."""
-    method: SimSiamConfig = field(default_factory=SimSiamConfig)
+    method: AnyMethodConfig = field(default_factory=SimSiamConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -70,6 +70,10 @@ class RunConfig:
             raise ConfigError(f"--image-size must be 8 or more pixels, not {self.image_size}")
         if self.channels < 1:
             raise ConfigError(f"--channels must be 1 or more, not {self.channels}")
+        if self.views.local_views and self.views.local_size >= self.image_size:
+            raise ConfigError(
+                f"--local-size must be below the {self.image_size} px of --image-size, not {self.views.local_size}"
+            )
         if self.tile is not None and self.tile < 8:
             raise ConfigError(f"--tile must be 8 or more pixels, not {self.tile}")
         if self.limit is not None and self.limit < 1:

@@ -15,8 +15,8 @@ from diptych.data.stream import StreamLoader
 from diptych.distributed import StopFlag, World, any_rank, mean_over_ranks
 from diptych.errors import UserError
 from diptych.methods import Method
+from diptych.optim.build import set_rates
 from diptych.optim.schedule import warmup_cosine
-from diptych.optim.sgd import set_lr
 from diptych.runs import RunFolder
 from diptych.seeding import VIEWS, generator
 from diptych.training.config import RunConfig
@@ -75,7 +75,7 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
             parts.optimizer.zero_grad(set_to_none=True)
             output.loss.backward()
             lr = warmup_cosine(step, steps=steps, warmup_steps=warmup_steps, peak=peak)
-            set_lr(parts.optimizer, lr, peak)
+            set_rates(parts.optimizer, optim, lr, peak, step / steps)
             parts.optimizer.step()
             parts.method.after_step((step + 1) / steps)
             recorder.record(step, loss, lr, output)

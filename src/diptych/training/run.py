@@ -13,7 +13,7 @@ from diptych.distributed import StopFlag, World, barrier, joined, pick_device, w
 from diptych.errors import ConfigError, RunFolderError, UserError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.methods import Method
-from diptych.optim.sgd import build_optimizer
+from diptych.optim.build import build_optimizer
 from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
 from diptych.seeding import VIEWS, WEIGHTS, generator

@@ -66,8 +66,10 @@ class ViewsConfig:
     """Gaussian noise of up to this many of the channel's standard deviations."""
     channel_drop: float = 0.0
     """Probability of each channel being left out (set to its mean); one always stays."""
+    global_views: int = 2
+    """Full-size views of every picture."""
     local_views: int = 0
-    """Small views of small boxes, besides the two large ones (multi-crop); resized crops only."""
+    """Small views of small boxes, besides the full-size ones (multi-crop); resized crops only."""
     local_size: int = 96
     """Pixels a side of the small views."""
     local_scale: tuple[float, float] = (0.05, 0.14)
@@ -93,6 +95,7 @@ class ViewsConfig:
         self._check("channel_drop", 0 <= self.channel_drop < 1, "a probability below 1")
         self._check("crop_padding", self.crop_padding >= 0, "0 or more pixels")
         self._check("crop_padding", self.crop_padding == 0 or self.crop == "padded", "0 unless --crop is padded")
+        self._check("global_views", self.global_views >= 2, "2 or more")
         self._check("local_views", self.local_views >= 0, "0 or more")
         self._check("local_views", self.local_views == 0 or self.crop == "resized", "0 unless --crop is resized")
         self._check("local_size", self.local_size >= 8, "8 or more pixels")

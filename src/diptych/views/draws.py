@@ -176,18 +176,18 @@ FIELDS = tuple(Draws.__annotations__)
 
 
 def draw_views(config: ViewsConfig, shape: Shape, size: int, generator: torch.Generator) -> list[Draws]:
-    """Draw the decisions for every view of a batch: two of ``size`` pixels, then the local ones.
+    """Draw the decisions for every view of a batch: those of ``size`` pixels, then the local ones.
 
     Args:
         config: the laws.
         shape: of the batch.
-        size: pixels a side of the two large views.
+        size: pixels a side of the full-size views.
         generator: a CPU generator.
 
     Raises:
         ConfigError: a padded crop was asked of pictures that are too small for it.
     """
-    large = [Draws(config, shape, size, config.crop_scale, generator) for _ in range(2)]
+    large = [Draws(config, shape, size, config.crop_scale, generator) for _ in range(config.global_views)]
     for draws in large:
         draws.draw_rest()
     local = range(config.local_views)

@@ -58,7 +58,7 @@ class ViewMaker:
 
     Args:
         config: the probabilities and strengths, for the pictures' own number of channels (``config.for_channels``).
-        size: pixels a side of the two large views.
+        size: pixels a side of the full-size views.
         device: where the batches will lie.
         engine: what makes the views; by default the kernel on a CPU where numba can be imported, else torch.
 
@@ -81,7 +81,7 @@ class ViewMaker:
         self.engine: Engine = engine or ("kernel" if on_cpu and _kernel() else "torch")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Return the normalised views of ``images``, each ``(B, C, S, S)`` float32: two large, then the local ones.
+        """Return the normalised views of ``images``, each ``(B, C, S, S)`` float32: the full-size ones, then the local ones.
 
         Args:
             images: ``(B, C, H, W)`` uint8, uint16 or float32, on the device that was named; the torch engine makes
