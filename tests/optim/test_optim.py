@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from diptych.errors import ConfigError
+from diptych.optim.build import build_optimizer, set_rates
 from diptych.optim.config import OptimConfig
 from diptych.optim.schedule import warmup_cosine
-from diptych.optim.build import build_optimizer, set_rates
 from diptych.types import ParameterGroup
 
 
