@@ -76,7 +76,7 @@ def parsed(command):
     program, verb, *words = shlex.split(command)
     assert (program, verb) == ("diptych", "pretrain")
     args, rest = commands._parse_known("pretrain", commands.PretrainArgs, words)
-    return args, commands._order("pretrain", args.recipe, rest, args.out, commands.PretrainArgs)
+    return args, commands._order("pretrain", args, rest, args.out)
 
 
 def test_pretrain_says_what_the_run_came_to(finished):

@@ -17,11 +17,12 @@ from typing import Any, Literal
 from diptych.auditing.run import audit as _audit
 from diptych.config import flatten, to_dict, with_settings
 from diptych.distributed import is_main
-from diptych.errors import DataError
+from diptych.errors import ConfigError, DataError, suggest
 from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
 from diptych.figures import is_ours, policy_sheet, view_pairs
 from diptych.frozen import FrozenBackbone, load
+from diptych.methods import METHODS
 from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe
 from diptych.reports.render import write_report
@@ -49,6 +50,19 @@ __all__ = [
 Setting = str | int | float | bool | None | tuple[float, ...]
 
 
+def recipe_for(method: str | None, recipe_name: str | None) -> str:
+    """Return the name of the recipe to use: the one that was named, or the method's own.
+
+    Raises:
+        ConfigError: there is no such method, or the recipe is one of another method.
+    """
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"unknown method '{method}'{suggest(method, METHODS)}")
+    if method and recipe_name and method != recipe_name:
+        raise ConfigError(f"--recipe {recipe_name} says how to learn already: leave out --method {method}")
+    return recipe_name or method or DEFAULT
+
+
 def order(recipe_name: str, data: str | Path, out: str | Path | None, settings: Mapping[str, Any]) -> Order:
     """Return a recipe's configuration for ``data`` with some settings changed, and the command that repeats it.
 
@@ -60,7 +74,8 @@ def order(recipe_name: str, data: str | Path, out: str | Path | None, settings: 
     values = {name.rpartition(".")[2]: value for name, value in flatten(to_dict(config)).items()}
     given = flags({name: value for name, value in values.items() if name in settings})
     where = ["--out", str(out)] if out else []
-    command = shlex.join(["diptych", "pretrain", str(data), *where, "--recipe", base.recipe, *given])
+    begin = "--method" if base.recipe in METHODS else "--recipe"
+    command = shlex.join(["diptych", "pretrain", str(data), *where, begin, base.recipe, *given])
     return replace(base, config=config, command=command, choices=[*base.choices, *adaptations])
 
 
@@ -68,7 +83,8 @@ def pretrain(
     data: str | Path,
     out: str | Path,
     *,
-    recipe: str = DEFAULT,
+    method: str | None = None,
+    recipe: str | None = None,
     overwrite: bool = False,
     device: str = "auto",
     terminal: Terminal | None = None,
@@ -80,7 +96,8 @@ def pretrain(
         data: a folder, an archive, a list or manifest, tar shards, ``hub:NAME``, ``cifar10`` or ``photos``; see
             docs/data.md.
         out: the run folder, empty or not there yet.
-        recipe: see ``diptych recipes``.
+        method: how to learn, see ``diptych methods``; ``simsiam`` if None.
+        recipe: see ``diptych recipes``; the method's own if None.
         overwrite: delete an earlier run that lies at ``out``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         terminal: where to speak; silent if None.
@@ -89,7 +106,7 @@ def pretrain(
     Raises:
         UserError: with one line that says what to change.
     """
-    asked = order(recipe, data, out, settings)
+    asked = order(recipe_for(method, recipe), data, out, settings)
     return run_order(asked, out, overwrite=overwrite, device=device, terminal=terminal)
 
 
@@ -188,19 +205,22 @@ def report(run: str | Path) -> Path:
     return write_report(run)
 
 
-def preview(data: str | Path, out: str | Path, *, recipe: str = DEFAULT, **settings: Setting) -> Path:
+def preview(
+    data: str | Path, out: str | Path, *, method: str | None = None, recipe: str | None = None, **settings: Setting
+) -> Path:
     """Draw some pictures beside their two views, as a run would make them, into the PNG file ``out``.
 
     Args:
         data: as for ``pretrain``.
         out: the file to write; an earlier one is replaced if it was drawn here.
-        recipe: the recipe whose views are drawn.
+        method: as for ``pretrain``.
+        recipe: as for ``pretrain``.
         settings: as for ``pretrain``.
 
     Raises:
         UserError: with one line that says what to change.
     """
-    return draw_views(order(recipe, data, None, settings), out)
+    return draw_views(order(recipe_for(method, recipe), data, None, settings), out)
 
 
 def draw_policies(asked: Order, out: str | Path) -> Path:

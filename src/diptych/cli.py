@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 
 from diptych.errors import UserError, printable, suggest
 
-COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "recipes")
+COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "methods", "recipes")
 
 USAGE = """\
 diptych: learn image representations from unlabeled pictures, and prove whether it helped.
@@ -20,6 +20,7 @@ diptych: learn image representations from unlabeled pictures, and prove whether 
   diptych pretrain DATA --out RUN       learn from a folder, archive, list or shards of pictures, cifar10 or photos
   diptych evaluate RUN LABELLED         did it help? against the same network untrained, and raw pixels
   diptych report RUN                    rewrite RUN/report.html
+  diptych methods                       ways to learn: the idea, what each needs, what it was measured to do
   diptych recipes                       the recipes: what each is for, what it was measured to do
 
 Every command takes --json (the result on standard output, nothing else there), --seed and --help.

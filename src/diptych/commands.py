@@ -21,7 +21,8 @@ from diptych.distributed import is_main
 from diptych.errors import UserError, suggest, typed
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
-from diptych.recipes.book import DEFAULT, entries, skeleton
+from diptych.recipes.book import entries, skeleton
+from diptych.recipes.book import methods as method_entries
 from diptych.runs import RunFolder
 from diptych.training.card import saved_config
 from diptych.training.config import RunConfig
@@ -39,6 +40,7 @@ USAGE = {
     "evaluate": "diptych evaluate RUN DATA",
     "preview": "diptych preview DATA --out FILE.png",
     "report": "diptych report RUN",
+    "methods": "diptych methods",
     "recipes": "diptych recipes",
 }
 
@@ -74,7 +76,9 @@ class PretrainArgs:
     out: Folder = None
     """The run folder to make."""
     recipe: Name = None
-    """The configuration to start from; `diptych recipes` lists them, and without one it is `simsiam`."""
+    """The configuration to start from; `diptych recipes` lists them, and without one it is the method's own."""
+    method: Name = None
+    """How to learn; `diptych methods` lists them, and without one it is `simsiam`."""
     resume: Folder = None
     """Go on with this run instead of starting a new one."""
     overwrite: Switch = False
@@ -88,17 +92,17 @@ class PretrainArgs:
 def pretrain(words: list[str]) -> int:
     """Run `diptych pretrain`; returns the exit code."""
     if {"-h", "--help"} & set(words):
-        return _help_with_config("pretrain", PretrainArgs)
+        return _help_with_config("pretrain", PretrainArgs, words)
     args, rest = _parse_known("pretrain", PretrainArgs, words)
     terminal = Terminal()
     if args.resume:
-        if args.out or args.recipe or args.overwrite:
-            raise UserError("--resume goes on in its own folder: leave out --out, --recipe and --overwrite")
+        if args.out or args.recipe or args.method or args.overwrite:
+            raise UserError("--resume goes on in its own folder: leave out --out, --recipe, --method and --overwrite")
         out = args.resume
         config = _parse("pretrain", RunConfig, rest, saved_config(RunFolder.open(out)), PretrainArgs)
         result = api.resume(out, config=config, device=args.device, terminal=terminal)
     else:
-        asked = _order("pretrain", args.recipe, rest, args.out, PretrainArgs)
+        asked = _order("pretrain", args, rest, args.out)
         if args.out is None:
             raise UserError("say where the run goes: add `--out runs/NAME`")
         out = args.out
@@ -118,10 +122,10 @@ def pretrain(words: list[str]) -> int:
     return 0
 
 
-def _order(command: str, recipe: str | None, words: list[str], out: str | None, beside: type[Any]) -> Order:
+def _order(command: str, args: "PretrainArgs | PreviewArgs", words: list[str], out: str | None) -> Order:
     """Turn what was typed into an order, the way the library does: a recipe, and the settings that were given."""
-    name = recipe or DEFAULT
-    config = _parse(command, RunConfig, words, skeleton(name), beside)
+    name = api.recipe_for(args.method, args.recipe)
+    config = _parse(command, RunConfig, words, skeleton(name), type(args))
     if not config.data:
         raise UserError(
             f"say what to learn from: `{USAGE[command]}`, with a folder, archive, list or shards of pictures, "
@@ -132,13 +136,17 @@ def _order(command: str, recipe: str | None, words: list[str], out: str | None, 
     return api.order(name, config.data, out, {key: value for key, value in values.items() if key in given})
 
 
-def _help_with_config(command: str, cls: type[Any]) -> int:
+def _help_with_config(command: str, cls: type[Any], words: list[str]) -> int:
     """Print the help of a command that takes a run's whole configuration beside its own options."""
+    args, _ = _parse_known(command, cls, [word for word in words if word not in ("-h", "--help")])
+    name = api.recipe_for(args.method, args.recipe)
     with contextlib.suppress(SystemExit):
         _tyro(command, cls, ["--help"], None)
-    print("\nThe run's configuration. A recipe sets each flag, and you can change it; shown: the paper for ImageNet.\n")
+    print(
+        f"\nThe configuration of a run. The recipe {name} sets each flag, and you can change it; shown: before that.\n"
+    )
     with contextlib.suppress(SystemExit):
-        _tyro(command, RunConfig, ["--help"], RunConfig(data=""))
+        _tyro(command, RunConfig, ["--help"], skeleton(name))
     return 0
 
 
@@ -191,7 +199,9 @@ class PreviewArgs:
     out: Annotated[str | None, arg(metavar="FILE.png")] = None
     """The PNG file to write; views.png if not given, or policies.png with --policies."""
     recipe: Name = None
-    """The recipe whose views are drawn; `simsiam` without one."""
+    """The recipe whose views are drawn; the method's own without one."""
+    method: Name = None
+    """The method whose views are drawn; `simsiam` without one."""
     policies: Switch = False
     """Draw the views of every policy, one below the other."""
     json: Switch = False
@@ -201,11 +211,11 @@ class PreviewArgs:
 def preview(words: list[str]) -> int:
     """Run `diptych preview`; returns the exit code."""
     if {"-h", "--help"} & set(words):
-        return _help_with_config("preview", PreviewArgs)
+        return _help_with_config("preview", PreviewArgs, words)
     args, rest = _parse_known("preview", PreviewArgs, words)
     draw = api.draw_policies if args.policies else api.draw_views
     out = args.out or ("policies.png" if args.policies else "views.png")
-    path = draw(_order("preview", args.recipe, rest, None, PreviewArgs), out)
+    path = draw(_order("preview", args, rest, None), out)
     _print(args.json, {"views": str(path)}, str(path))
     return 0
 
@@ -246,6 +256,28 @@ def recipes(words: list[str]) -> int:
     found = entries()
     text = "\n".join(f"{entry.name}\n    {entry.what_for}\n    Measured: {entry.measured}" for entry in found)
     _print(args.json, {"recipes": [asdict(entry) for entry in found]}, text)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsArgs:
+    """Lists the methods: the idea, the paper, what each needs, and what it was measured to do."""
+
+    seed: int = 0
+    """Accepted by every command; a list draws nothing at random."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def methods(words: list[str]) -> int:
+    """Run `diptych methods`; returns the exit code."""
+    args = _parse("methods", MethodsArgs, words)
+    found = method_entries()
+    text = "\n".join(
+        f"{entry.name}\n    {entry.idea}\n    {entry.paper}\n    Needs: {entry.needs}\n    Measured: {entry.measured}"
+        for entry in found
+    )
+    _print(args.json, {"methods": [asdict(entry) for entry in found]}, text)
     return 0
 
 
@@ -299,7 +331,7 @@ def _tyro(command: str, cls: type[T], words: list[str], default: T | None) -> tu
         cls,
         args=words,
         return_unknown_args=True,
-        config=(tyro.conf.OmitArgPrefixes,),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.AvoidSubcommands),
         prog=f"diptych {command}",
         **options,
     )

@@ -1,12 +1,14 @@
 """Small networks on top of a backbone.
 
-``mlp`` is what most papers use; ``projector`` and ``bottleneck_predictor`` are SimSiam's. SimSiam (arXiv 2011.10566), section 3 and appendix D: the projector has batch norm on every layer, its output included,
-and ReLU on all but the last; the predictor is a bottleneck with batch norm and ReLU on its hidden layer only.
+``mlp`` is what most papers use. ``projector`` and ``bottleneck_predictor`` are SimSiam's (arXiv 2011.10566, section 3
+and appendix D): the projector has batch norm on every layer, its output included, and ReLU on all but the last; the
+predictor is a bottleneck with batch norm and ReLU on its hidden layer only.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +35,8 @@ def mlp(in_features: int, widths: Sequence[int], *, norm: bool = True, gelu: boo
 class Prototypes(nn.Module):
     """Cosine similarity with learned directions: ``(B, features)`` → ``(B, count)`` float32 in -1..1.
 
-    SwAV (arXiv 2006.09882) and DINO (arXiv 2104.14294) end so. Both sides are normalised here, in float32.
+    SwAV (arXiv 2006.09882) and DINO (arXiv 2104.14294) end so. Both sides are normalised here, and all is done in float32,
+    under autocast too: bfloat16 knows similarities in steps of up to 1/256, which a temperature of 0.01 makes 0.4.
     """
 
     def __init__(self, features: int, count: int) -> None:
@@ -42,8 +45,9 @@ class Prototypes(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return the similarity of each embedding with each prototype."""
-        directions = functional.normalize(self.weight.float(), dim=1)
-        similarities: Tensor = functional.normalize(embeddings.float(), dim=1) @ directions.T
+        with torch.autocast(embeddings.device.type, enabled=False):
+            directions = functional.normalize(self.weight.float(), dim=1)
+            similarities: Tensor = functional.normalize(embeddings.float(), dim=1) @ directions.T
         return similarities
 
 

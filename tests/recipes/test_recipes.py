@@ -10,7 +10,8 @@ from diptych.data.decoding.pixels import PixelFormat
 from diptych.errors import ConfigError, DataError
 from diptych.recipes.book import DEFAULT, FIXED, RECIPES, entries, recipe
 from diptych.recipes.facts import Facts
-from diptych.recipes.simsiam import CPU_VIEWS, GPU_VIEWS, MOST_EPOCHS, simsiam
+from diptych.recipes.fitted import CPU_VIEWS, GPU_VIEWS, MOST_EPOCHS
+from diptych.recipes.simsiam import simsiam
 from diptych.seeding import generator
 from diptych.training.config import RunConfig
 from diptych.training.run import build_method

@@ -38,7 +38,9 @@ def _parts(group: ParameterGroup, config: OptimConfig) -> list[dict[str, Any]]:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, lr: float, peak: float, progress: float) -> None:
-    """Give every group its learning rate and weight decay for the coming step.
+    """Give every group its learning rate and weight decay for the coming step; of a frozen one drop the gradients.
+
+    A learning rate of zero alone would let momentum gather, and the group leap when its time comes.
 
     Args:
         optimizer: as built here.
@@ -51,6 +53,10 @@ def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, lr: float, 
     if config.final_weight_decay is not None:
         decay = half_cosine(decay, config.final_weight_decay, progress)
     for group in optimizer.param_groups:
-        group["lr"] = 0.0 if progress < group["frozen_until"] else peak if group["constant_lr"] else lr
+        group["lr"] = peak if group["constant_lr"] else lr
+        if progress < group["frozen_until"]:
+            group["lr"] = 0.0
+            for parameter in group["params"]:
+                parameter.grad = None
         if group["decays"]:
             group["weight_decay"] = decay

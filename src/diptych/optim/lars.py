@@ -1,7 +1,9 @@
 """LARS: each weight moves in proportion to its own size, so that batches of thousands can be learned from.
 
-You, Gitman & Ginsburg 2017 (arXiv 1708.03888), as SimCLR and BYOL use it: the trust ratio scales the gradient with its
-weight decay before the momentum is added. Deviation: none; where a weight or its gradient is zero the ratio is 1.
+You, Gitman & Ginsburg 2017 (arXiv 1708.03888), as BYOL and Barlow Twins use it. Deviations from the paper, all of them
+the two's: the trust ratio is η ‖w‖ / ‖g + β w‖, g the gradient and β the weight decay, not η ‖w‖ / (‖g‖ + β ‖w‖), as in
+SimCLR too; where a weight or what it is to move by is zero the ratio is 1; and the learning rate scales the momentum,
+as it does in SGD here, instead of what is added to it, which differs only where the rate changes from step to step.
 """
 
 from collections.abc import Callable, Iterable

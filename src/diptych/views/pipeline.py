@@ -81,7 +81,7 @@ class ViewMaker:
         self.engine: Engine = engine or ("kernel" if on_cpu and _kernel() else "torch")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Views:
-        """Return the normalised views of ``images``, each ``(B, C, S, S)`` float32: the full-size ones, then the local ones.
+        """Return the normalised views of ``images``, ``(B, C, S, S)`` float32: the full-size ones, then the local ones.
 
         Args:
             images: ``(B, C, H, W)`` uint8, uint16 or float32, on the device that was named; the torch engine makes
