@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,16 @@ from torch.nn import functional
 
 from diptych.data.decoding.decode import BadPicture, fit
 from diptych.errors import DataError, RunFolderError
-from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, load, random_twin, save_backbone
+from diptych.frozen import (
+    BackboneCard,
+    Preprocessing,
+    initial_backbone,
+    load,
+    load_initial,
+    random_twin,
+    save_backbone,
+    save_weights,
+)
 from diptych.runs import RunFolder, write_json
 
 SIZE, SEED = 16, 7
@@ -28,11 +39,20 @@ def trained(name="resnet20v2"):
     return module, width
 
 
-def make_run(path, name="resnet20v2"):
+def make_run(path, name="resnet20v2", init_from=None):
     run = RunFolder.create(path)
     module, width = trained(name)
-    card = BackboneCard(schema_version=1, backbone=name, num_features=width, seed=SEED, preprocessing=PREPROCESSING)
+    card = BackboneCard(
+        schema_version=1,
+        backbone=name,
+        num_features=width,
+        seed=SEED,
+        preprocessing=PREPROCESSING,
+        init_from=init_from,
+    )
     save_backbone(run, module, card)
+    if init_from:
+        save_weights(run.initial, initial_backbone(name, SIZE, SEED + 1)[0].state_dict())
     write_json(run.config, {})
     return path
 
@@ -153,6 +173,35 @@ def test_initial_weights_belong_to_the_seed_and_leave_the_global_generator_alone
     assert same_weights(first, initial_backbone("resnet20v2", SIZE, SEED)[0])
 
 
+def test_a_run_that_began_at_random_has_no_other_beginning(run, backbone):
+    assert backbone.init_from is None and load_initial(run, "cpu") is None
+
+
+def test_the_weights_that_training_began_with_are_loaded_beside_the_random_ones(tmp_path):
+    run = make_run(tmp_path / "run", init_from="w.safetensors")
+    began = load_initial(run, "cpu")
+    assert same_weights(began.module, initial_backbone("resnet20v2", SIZE, SEED + 1)[0])
+    assert same_weights(random_twin(run, "cpu").module, initial_backbone("resnet20v2", SIZE, SEED)[0])
+    assert began.init_from == load(run, "cpu").init_from == "w.safetensors"
+    assert began.preprocessing == PREPROCESSING and not began.module.training
+
+
+def test_a_card_of_before_there_was_a_choice_is_read(tmp_path):
+    run = make_run(tmp_path / "run")
+    card = json.loads((run / "backbone.json").read_text())
+    assert card.pop("init_from") is None
+    write_json(run / "backbone.json", card)
+    assert load_initial(run, "cpu") is None and load(run, "cpu").num_features == 256
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"x")])
+def test_a_beginning_that_is_lost_or_damaged_is_refused(tmp_path, damage):
+    run = make_run(tmp_path / "run", init_from="w.safetensors")
+    damage(run / "initial.safetensors")
+    said = refusal(load_initial, run)
+    assert f"{run}/initial.safetensors is damaged" in said and "put it back, or pretrain again" in said
+
+
 @pytest.mark.parametrize("keep", [0, 100, -7])
 def test_weights_cut_short_are_refused(tmp_path, keep):
     run = make_run(tmp_path / "run")
@@ -174,7 +223,7 @@ def test_lost_weights_are_refused(tmp_path):
     assert f"`diptych pretrain --resume {run}`" in refusal(load, run)
 
 
-@pytest.mark.parametrize("call", [load, random_twin])
+@pytest.mark.parametrize("call", [load, load_initial, random_twin])
 def test_a_run_that_has_not_finished_is_told_how_to_go_on(tmp_path, call):
     run = make_run(tmp_path / "run")
     (run / "backbone.json").unlink()
@@ -182,6 +231,6 @@ def test_a_run_that_has_not_finished_is_told_how_to_go_on(tmp_path, call):
     assert "holds no backbone yet" in said and f"`diptych pretrain --resume {run}`" in said
 
 
-@pytest.mark.parametrize("call", [load, random_twin])
+@pytest.mark.parametrize("call", [load, load_initial, random_twin])
 def test_no_run_at_all(tmp_path, call):
     assert "there is no run folder" in refusal(call, tmp_path / "none")

@@ -146,6 +146,11 @@ def gather(rows: Tensor) -> Tensor:
     return gathered
 
 
+def first_row(count: int) -> int:
+    """Where this process's ``count`` rows begin in what ``gather`` returns."""
+    return count * dist.get_rank() if dist.is_initialized() else 0
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

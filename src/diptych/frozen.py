@@ -3,7 +3,7 @@
 ``backbone.safetensors`` holds the weights, ``backbone.json`` all that is needed to rebuild the network around them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,10 @@ class BackboneCard:
     backbone: str
     num_features: int
     seed: int
-    """The run's seed: from it, ``random_twin`` rebuilds the very weights that training began with."""
+    """The run's seed: from it, ``random_twin`` rebuilds the random weights that belong to the run."""
     preprocessing: Preprocessing
+    init_from: str | None = None
+    """Where the weights of ``initial.safetensors``, with which training began, came from; None: it began at random."""
 
 
 class FrozenBackbone:
@@ -75,6 +77,7 @@ class FrozenBackbone:
         self.module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self.preprocessing = card.preprocessing
         self.num_features = card.num_features
+        self.init_from = card.init_from
         self.device = device
 
     @torch.inference_mode()
@@ -168,10 +171,20 @@ def initial_backbone(
 
 def save_backbone(run: RunFolder, module: nn.Module, card: BackboneCard) -> None:
     """Write ``backbone.safetensors`` and ``backbone.json``, each whole or not at all."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    with writing(run.backbone_weights) as temporary:
-        temporary.write_bytes(save(weights))  # save_file would make a file that only its owner may read
+    save_weights(run.backbone_weights, module.state_dict())
     write_json(run.backbone, to_dict(card))
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_bytes(serialized(weights))
+
+
+def serialized(weights: Mapping[str, Tensor]) -> bytes:
+    """Return the bytes of the safetensors file that holds ``weights``: the same for the same weights."""
+    # safetensors' save_file would make a file that only its owner may read.
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
 
 
 def load(run: str | Path, device: str = "auto") -> FrozenBackbone:
@@ -184,35 +197,57 @@ def load(run: str | Path, device: str = "auto") -> FrozenBackbone:
     Raises:
         RunFolderError: there is no such run, it has not finished, or its files are damaged.
     """
-    folder, card = _open(run)
-    module, _, _ = _initial(card)
+    folder, card = open_finished(run)
+    again = "write it again with " + typed("diptych pretrain --resume", folder.path)
+    return FrozenBackbone(_with_weights(card, folder.backbone_weights, again), card, pick_device(device, World()))
+
+
+def load_initial(run: str | Path, device: str = "auto") -> FrozenBackbone | None:
+    """Load the same network as training began, where it did not begin with random weights; None where it did.
+
+    Raises:
+        RunFolderError: there is no such run, it has not finished, or its files are damaged.
+    """
+    folder, card = open_finished(run)
+    if card.init_from is None:
+        return None
+    again = "what the run came to can only be compared with it: put it back, or pretrain again with a new --out"
+    return FrozenBackbone(_with_weights(card, folder.initial, again), card, pick_device(device, World()))
+
+
+def _with_weights(card: BackboneCard, path: Path, advice: str) -> nn.Module:
+    module, _, _ = _random(card)
     try:
-        module.load_state_dict(load_file(folder.backbone_weights))
+        module.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise RunFolderError(
-            f"{folder.backbone_weights} is damaged or belongs to another network; write it again with "
-            + typed("diptych pretrain --resume", folder.path)
-        ) from error
-    return FrozenBackbone(module, card, pick_device(device, World()))
+        raise RunFolderError(f"{path} is damaged or belongs to another network; {advice}") from error
+    return module
 
 
 def random_twin(run: str | Path, device: str = "auto") -> FrozenBackbone:
-    """Rebuild the same network with the random weights that the run began with: the baseline of every evaluation.
+    """Rebuild the same network with the random weights of the run's seed: the baseline of every evaluation.
+
+    Training began with them, unless the run has an ``init_from``.
 
     Raises:
         RunFolderError: there is no such run, or it has not finished.
     """
-    _, card = _open(run)
-    module, _, _ = _initial(card)
+    _, card = open_finished(run)
+    module, _, _ = _random(card)
     return FrozenBackbone(module, card, pick_device(device, World()))
 
 
-def _initial(card: BackboneCard) -> tuple[nn.Module, int, tuple[str, ...]]:
+def _random(card: BackboneCard) -> tuple[nn.Module, int, tuple[str, ...]]:
     made = card.preprocessing
     return initial_backbone(card.backbone, made.image_size, card.seed, made.channels)
 
 
-def _open(run: str | Path) -> tuple[RunFolder, BackboneCard]:
+def open_finished(run: str | Path) -> tuple[RunFolder, BackboneCard]:
+    """Open the folder of a finished run and read what its backbone is.
+
+    Raises:
+        RunFolderError: there is no such run, it has not finished, or ``backbone.json`` is damaged.
+    """
     folder = RunFolder.open(run)
     if not folder.backbone.is_file():
         raise RunFolderError(

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def mlp(in_features: int, widths: Sequence[int], *, norm: bool = True, gelu: bool = False) -> nn.Sequential:
-    """Fully connected network ``(B, in_features)`` → ``(B, widths[-1])``; the last layer is linear and has a bias.
+def mlp(
+    in_features: int, widths: Sequence[int], *, norm: bool = True, gelu: bool = False, last_bias: bool = True
+) -> nn.Sequential:
+    """Fully connected network ``(B, in_features)`` → ``(B, widths[-1])``; the last layer is linear.
 
     Args:
         in_features: length of what comes in.
         widths: of each layer's output.
         norm: batch norm on every hidden layer, whose bias it makes needless.
         gelu: GELU instead of ReLU.
+        last_bias: whether the last layer has a bias.
     """
     modules: list[nn.Module] = []
     for width in widths[:-1]:
@@ -29,14 +32,14 @@ def mlp(in_features: int, widths: Sequence[int], *, norm: bool = True, gelu: boo
             modules.append(nn.BatchNorm1d(width))
         modules.append(nn.GELU() if gelu else nn.ReLU(inplace=True))
         in_features = width
-    return nn.Sequential(*modules, nn.Linear(in_features, widths[-1]))
+    return nn.Sequential(*modules, nn.Linear(in_features, widths[-1], bias=last_bias))
 
 
 class Prototypes(nn.Module):
     """Cosine similarity with learned directions: ``(B, features)`` → ``(B, count)`` float32 in -1..1.
 
-    SwAV (arXiv 2006.09882) and DINO (arXiv 2104.14294) end so. Both sides are normalised here, and all is done in float32,
-    under autocast too: bfloat16 knows similarities in steps of up to 1/256, which a temperature of 0.01 makes 0.4.
+    SwAV (arXiv 2006.09882) and DINO (arXiv 2104.14294) end so. Both sides are normalised here, and compared in float32,
+    under autocast too: bfloat16 has similarities in steps of up to 1/256, which a temperature of 0.01 makes 0.4.
     """
 
     def __init__(self, features: int, count: int) -> None:

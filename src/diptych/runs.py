@@ -8,8 +8,10 @@
           log.txt                    what was said on the terminal
           checkpoints/step-000123/   weights.safetensors, state.pt, meta.json; ``last`` and ``best`` point to one
           backbone.safetensors, backbone.json
+          initial.safetensors        the backbone as training began, where it did not begin at random (--init-from)
           pictures.npy               a hash of each picture learned from: evaluations tell by it what was seen
           pictures-0.u64             the same where pictures are decoded as they are met, one file a process
+          pictures-initial.u64       all that the run had learned from whose weights this one began with, where known
           views.png                  some pictures with their two views
           loss.png                   the loss curve
           evaluation/<name>.json     and <name>-neighbors.png
@@ -142,7 +144,9 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.backbone_weights = self.path / "backbone.safetensors"
         self.backbone = self.path / "backbone.json"
+        self.initial = self.path / "initial.safetensors"
         self.pictures = self.path / "pictures.npy"
+        self.initial_pictures = self.path / f"{self.pictures.stem}-initial.u64"
         self.views = self.path / "views.png"
         self.loss = self.path / "loss.png"
         self.evaluation = self.path / "evaluation"

@@ -43,4 +43,4 @@ class ParameterGroup:
     constant_lr: bool = False
     """Stay at the peak learning rate: neither warm-up nor decay."""
     frozen_until: float = 0.0
-    """Part of the run, 0..1, during which the learning rate of this group is zero."""
+    """Part of the run, 0..1, during which these stand still: their gradients are dropped."""

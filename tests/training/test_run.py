@@ -1,23 +1,30 @@
+import contextlib
+import hashlib
+import io
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import SETTINGS, config, flat, lines, paint, tree, wait_until
 
 import diptych
 from diptych import checkpoint
 from diptych.config import from_dict
 from diptych.data.sources.open import open_data
+from diptych.data.stores.digests import read_digests
 from diptych.errors import DataError, RunFolderError
+from diptych.progress import Terminal
+from diptych.runs import RunFolder
 from diptych.training import loop, recorder
 from diptych.training.advice import WINDOW
 from diptych.training.order import Choice, Order
@@ -195,6 +202,85 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path, pictures):
     shutil.rmtree(out / "checkpoints")
     with pytest.raises(RunFolderError, match="there is no checkpoint .*cannot be resumed; start again"):
         resume(out)
+
+
+# Beginning with the weights of another run
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory, whole):
+    """A run that begins with the weights of ``whole``, on other pictures; and what it said."""
+    folder = tmp_path_factory.mktemp("runs")
+    data, out = flat(folder / "others", 10), folder / "warm"
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        pretrain(order(data, epochs=4, init_from=str(whole), mean=(0.5,) * 3), out, terminal=Terminal())
+    return out, said.getvalue()
+
+
+def test_training_begins_with_the_weights_of_a_run_and_the_folder_keeps_them(warm, whole):
+    out, said = warm
+    began, ended = (load_file(out / f"{name}.safetensors") for name in ("initial", "backbone"))
+    assert (out / "initial.safetensors").read_bytes() == (whole / "backbone.safetensors").read_bytes()
+    assert (out / "initial.safetensors").stat().st_mode == (out / "backbone.safetensors").stat().st_mode
+    assert not torch.equal(began["stem.0.weight"], ended["stem.0.weight"])
+    drift = torch.nn.functional.cosine_similarity(began["stem.0.weight"].flatten(), ended["stem.0.weight"].flatten(), 0)
+    assert drift > 0.9  # that of two random networks is near 0
+    card = json.loads((out / "run.json").read_text())
+    assert card["initial"] == {
+        "from": str(whole),
+        "file": str(whole / "backbone.safetensors"),
+        "sha256": hashlib.sha256((out / "initial.safetensors").read_bytes()).hexdigest(),
+        "notes": [],
+    }
+    assert json.loads((out / "backbone.json").read_text())["init_from"] == str(whole)
+    assert len(read_digests(RunFolder(out))) == 24
+
+
+def test_what_it_normalises_by_is_said_and_saved_where_the_weights_knew_another(warm):
+    out, said = warm
+    (choice,) = json.loads((out / "run.json").read_text())["choices"][1:]
+    assert choice["what"].startswith("--mean 0.5 0.5 0.5") and f"chose {choice['what']}: {choice['why']}" in said
+
+
+def test_the_notes_of_the_weights_are_said_and_saved(tmp_path, pictures, whole, capsys):
+    save_file(load_file(whole / "backbone.safetensors") | {"head.bias": torch.ones(2)}, tmp_path / "w.safetensors")
+    asked = order(pictures, epochs=1, init_from=str(tmp_path / "w.safetensors"))
+    pretrain(asked, tmp_path / "run", terminal=Terminal())
+    (note,) = json.loads((tmp_path / "run" / "run.json").read_text())["initial"]["notes"]
+    assert note.endswith("none of it: head.bias") and note in capsys.readouterr().err
+
+
+def test_a_run_goes_on_to_the_same_end_when_the_source_of_its_weights_is_gone(tmp_path, monkeypatch, pictures, whole):
+    source = shutil.copytree(whole, tmp_path / "source", symlinks=True)
+    asked = order(pictures, epochs=4, init_from=str(source))
+    pretrain(asked, tmp_path / "twin")
+    monkeypatch.setattr(loop, "any_rank", lambda *_: True)  # as if it were stopped after its first step
+    assert pretrain(asked, tmp_path / "run").status == "interrupted"
+    monkeypatch.undo()
+    shutil.rmtree(source)
+    assert resume(tmp_path / "run", config=asked.config).status == "finished"
+    assert_same(tmp_path / "run", tmp_path / "twin")
+    with pytest.raises(RunFolderError, match="init_from is .*/source, not other.safetensors.*: leave these flags out"):
+        resume(tmp_path / "run", config=replace(asked.config, init_from="other.safetensors"))
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_made(tmp_path, pictures, whole):
+    for impossible in ({"init_from": str(tmp_path / "none")}, {"init_from": str(whole), "channels": 1}):
+        with pytest.raises(diptych.UserError, match="--init-from"):
+            pretrain(order(pictures, epochs=1, **impossible), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_may_be_overwritten_by_one_that_begins_with_its_weights(tmp_path, pictures, whole):
+    out = shutil.copytree(whole, tmp_path / "run", symlinks=True)
+    pretrain(order(pictures, epochs=1, init_from=str(out)), out, overwrite=True)
+    assert (out / "initial.safetensors").read_bytes() == (whole / "backbone.safetensors").read_bytes()
+
+
+def test_a_run_that_begins_at_random_has_no_trace_of_it(whole):
+    assert not list(whole.glob("*initial*"))
+    assert json.loads((whole / "run.json").read_text())["initial"] is None
+    assert json.loads((whole / "backbone.json").read_text())["init_from"] is None
 
 
 # What is left behind

@@ -31,7 +31,7 @@ def measure_standard(
     """Weighted kNN and logistic regression, on each backbone's features and on raw pixels.
 
     Args:
-        backbones: ``pretrained`` and ``random``.
+        backbones: ``pretrained``, perhaps ``initial``, and ``random``.
         pictures: to learn from and to be tested on.
         seed: of the split of the training pictures that chooses the linear probe's L2 strength.
         terminal: is told a line per contender, and any reservation about a probe.

@@ -1,5 +1,8 @@
 """Evaluate a run: the pretrained backbone, its random twin and raw pixels, under the same probes on the same pictures.
 
+Where training began with other than random weights (``--init-from``), the network as it then was is a fourth contender,
+and the one that the verdict compares with: whether it helped to train on these pictures is the question.
+
 Left behind are ``RUN/evaluation/<name>.json`` and, under the standard protocol, ``<name>-neighbors.png``.
 """
 
@@ -16,13 +19,13 @@ import torch
 
 from diptych import figures
 from diptych.data.stores.digests import read_digests
-from diptych.errors import ConfigError, suggest
+from diptych.errors import ConfigError, printable, suggest
 from diptych.evaluation.knn import Neighbors
 from diptych.evaluation.pictures import Labelled, Overlap, Sources, open_labelled, overlap, read_labelled
 from diptych.evaluation.protocols import measure_keras, measure_standard
 from diptych.evaluation.scores import difference
 from diptych.evaluation.verdict import decide, level_for
-from diptych.frozen import load, random_twin
+from diptych.frozen import load, load_initial, random_twin
 from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, writing_errors
 from diptych.seeding import generator
@@ -73,20 +76,27 @@ def evaluate(
     folder = RunFolder.open(run)
     folder.read_card()
     terminal.log_to(folder.log)
-    backbones = {"pretrained": load(run, device), "random": random_twin(run, device)}
-    made = backbones["pretrained"].preprocessing
+    pretrained, initial = load(run, device), load_initial(run, device)
+    backbones = {"pretrained": pretrained} | ({"initial": initial} if initial else {})
+    backbones["random"] = random_twin(run, device)
+    init_from = printable(pretrained.init_from) if pretrained.init_from is not None else None
+    made = pretrained.preprocessing
     sources = open_labelled(data, data_dir, limit, seed, made.tile)
     terminal.say(sources.found)
     pictures = read_labelled(sources, made.image_size, made.pixels, terminal)
     _quarantine(folder, pictures, terminal)
     met = _overlap(folder, pictures, terminal)
+    unknown = None if folder.initial_pictures.exists() else init_from
     terminal.say(f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on: {sources.note}")
 
     measured = (measure_keras if protocol == "keras" else measure_standard)(backbones, pictures, seed, terminal)
     scores = measured.scores
     level = level_for(len(scores["pretrained"]))
-    differences = {p: difference(scores["pretrained"][p], scores["random"][p], level) for p in scores["pretrained"]}
+    against = scores["initial" if initial else "random"]
+    differences = {p: difference(scores["pretrained"][p], against[p], level) for p in against}
     top1 = {contender: {probe: s.top1 for probe, s in probes.items()} for contender, probes in scores.items()}
+    unseen = not (met.pretraining or unknown)
+    verdict = decide(differences, top1, len(pictures.test), unseen=unseen, init_from=init_from)
 
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -95,13 +105,14 @@ def evaluate(
         "diptych": metadata.version("diptych"),
         "command": _command(run, data, data_dir, protocol, limit, seed, name),
         "run": str(run),
-        "data": _describe(sources, pictures, met),
+        "data": _describe(sources, pictures, met, unknown),
         "protocol": protocol,
         "settings": measured.settings,
         "seed": seed,
+        **({"init_from": init_from} if initial else {}),
         "contenders": {c: {probe: s.to_dict() for probe, s in probes.items()} for c, probes in scores.items()},
         "differences": {probe: d.to_dict() for probe, d in differences.items()},
-        "verdict": decide(differences, top1, len(pictures.test), unseen=not met.pretraining).to_dict(),
+        "verdict": verdict.to_dict(),
         "seconds": round(time.monotonic() - started, 2),
     }
     path = folder.evaluation / f"{name}.json"
@@ -181,10 +192,13 @@ def _draw_neighbors(path: Path, pictures: Labelled, neighbors: Neighbors, seed: 
     )
 
 
-def _describe(sources: Sources, pictures: Labelled, met: Overlap) -> dict[str, Any]:
+def _describe(sources: Sources, pictures: Labelled, met: Overlap, unknown: str | None) -> dict[str, Any]:
+    """Say what was tested on; ``unknown`` are the weights of which nobody knows what pictures they have seen."""
     note = sources.note
     if met.pretraining:
         note += f"; the backbone saw {met.pretraining:,} of the test pictures, without labels, during pretraining"
+    if unknown:
+        note += f"; which pictures the weights of {unknown} had seen before is not known"
     if met.training:
         note += f"; {met.training:,} of the test pictures are exact copies of training pictures"
     return {

@@ -66,7 +66,7 @@ def score(predictions: Tensor, truth: Tensor, classes: Sequence[str], **details:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Accuracy of the pretrained backbone - accuracy of its random twin, in percentage points."""
+    """Accuracy of the pretrained backbone - that of the network as training began, in percentage points."""
 
     points: float
     low: float

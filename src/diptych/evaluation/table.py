@@ -5,16 +5,28 @@ from typing import Any
 
 from diptych.evaluation.verdict import PROBE_NAMES, signed
 
-CONTENDER_NAMES = {"pretrained": "pretrained", "random": "same network, untrained", "pixels": "raw pixels"}
+BEFORE = {"initial": "initial", "random": "untrained"}
+"""Contender that a verdict compares with → its name in a difference."""
 
 _HEADER = ("probe", "contender", "top-1 %", "95 % interval", "balanced %")
+
+
+def contender_names(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return who met in an evaluation, in the order in which they are listed: contender → name for people."""
+    initial = {"initial": f"initial ({result['init_from']})"} if "init_from" in result else {}
+    return {"pretrained": "pretrained", **initial, "random": "same network, untrained", "pixels": "raw pixels"}
+
+
+def compared_with(result: Mapping[str, Any]) -> str:
+    """Return the contender that the verdict and the differences compare with."""
+    return "initial" if "init_from" in result else "random"
 
 
 def as_text(result: Mapping[str, Any]) -> str:
     """Return lines of plain text for what ``evaluate`` returned."""
     rows: list[tuple[str, ...]] = [_HEADER]
     for probe in result["differences"]:
-        for contender, name in CONTENDER_NAMES.items():
+        for contender, name in contender_names(result).items():
             if scores := result["contenders"].get(contender, {}).get(probe):
                 low, high = scores["ci95"]
                 rows.append(
@@ -30,7 +42,7 @@ def as_text(result: Mapping[str, Any]) -> str:
     for probe, d in result["differences"].items():
         low, high = d["ci"]
         lines.append(
-            f"{PROBE_NAMES[probe]}: pretrained - untrained = {signed(d['points'])} points "
+            f"{PROBE_NAMES[probe]}: pretrained - {BEFORE[compared_with(result)]} = {signed(d['points'])} points "
             f"({100 * d['level']:g} % interval {signed(low)} to {signed(high)})"
         )
     data = result["data"]

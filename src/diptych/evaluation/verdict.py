@@ -1,8 +1,9 @@
 """The verdict: a rule that was fixed before any result was seen, and a sentence that a person can quote.
 
-For each probe the accuracy of the pretrained backbone is compared with that of the same network untrained, on the same
-test pictures. Two probes give two chances to be lucky, so each interval has 97.5 % (Bonferroni): together they have at
-least 95 %. One probe alone has 95 %.
+For each probe the accuracy of the pretrained backbone is compared with that of the same network before training, on the
+same test pictures: untrained, or with the weights that training began with (``--init-from``). Two probes give two
+chances to be lucky, so each interval has 97.5 % (Bonferroni): together they have at least 95 %. One probe alone has
+95 %.
 
 helped: an interval lies wholly above 0 and none wholly below. hurt: the reverse. Everything else, contradicting probes
 included, is no evidence.
@@ -33,7 +34,7 @@ class Verdict:
     sentence: str
     probe: str
     points: float
-    """Pretrained - untrained, percentage points."""
+    """Pretrained - the same network before training, percentage points."""
     interval: tuple[float, float]
     level: float
 
@@ -48,15 +49,20 @@ def level_for(probes: int) -> float:
 
 
 def decide(
-    differences: Mapping[str, Difference], top1: Mapping[str, Mapping[str, float]], pictures: int, unseen: bool = True
+    differences: Mapping[str, Difference],
+    top1: Mapping[str, Mapping[str, float]],
+    pictures: int,
+    unseen: bool = True,
+    init_from: str | None = None,
 ) -> Verdict:
     """Apply the rule.
 
     Args:
-        differences: per probe, pretrained - random.
+        differences: per probe, pretrained - ``initial`` where there is one, else ``random``.
         top1: contender → probe → accuracy 0..1; ``pixels`` may be absent.
         pictures: test pictures.
         unseen: the backbone did not see the test pictures, not even without their labels.
+        init_from: where the weights came from that training began with; None where they were random.
     """
     above = [probe for probe, d in differences.items() if d.low > 0]
     below = [probe for probe, d in differences.items() if d.high < 0]
@@ -65,11 +71,11 @@ def decide(
     d = differences[quoted]
     basis = f"{pictures:,} {'unseen' if unseen else 'test'} pictures"
     if above and below:
-        told = "; ".join(_compare(probe, differences[probe], top1, basis) for probe in differences)
+        told = "; ".join(_compare(probe, differences[probe], top1, basis, init_from) for probe in differences)
         sentence = f"{_OPENINGS[outcome]}, because the probes disagree: {told}"
         by = f" by {PROBE_NAMES[quoted]}"
     else:
-        sentence, by = f"{_OPENINGS[outcome]}: {_compare(quoted, d, top1, basis)}", ""
+        sentence, by = f"{_OPENINGS[outcome]}: {_compare(quoted, d, top1, basis, init_from)}", ""
     if "pixels" in top1:
         sentence += _pixels(top1["pretrained"][quoted], top1["pixels"][quoted], by)
         for probe in differences.keys() - {quoted}:
@@ -89,11 +95,14 @@ def _clearness(d: Difference) -> float:
     return abs(d.points) / (d.high - d.low)
 
 
-def _compare(probe: str, d: Difference, top1: Mapping[str, Mapping[str, float]], basis: str) -> str:
+def _compare(
+    probe: str, d: Difference, top1: Mapping[str, Mapping[str, float]], basis: str, init_from: str | None
+) -> str:
+    before = "untrained" if init_from is None else f"before training on these pictures ({init_from})"
+    ours, theirs = top1["pretrained"][probe], top1["random" if init_from is None else "initial"][probe]
     return (
-        f"{PROBE_NAMES[probe]} {_percent(top1['pretrained'][probe])} against {_percent(top1['random'][probe])} for the "
-        f"same network untrained, {signed(d.points)} points ({d.level * 100:g} % interval {signed(d.low)} to "
-        f"{signed(d.high)}; {basis})"
+        f"{PROBE_NAMES[probe]} {_percent(ours)} against {_percent(theirs)} for the same network {before}, "
+        f"{signed(d.points)} points ({d.level * 100:g} % interval {signed(d.low)} to {signed(d.high)}; {basis})"
     )
 
 

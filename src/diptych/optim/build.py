@@ -40,7 +40,7 @@ def _parts(group: ParameterGroup, config: OptimConfig) -> list[dict[str, Any]]:
 def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, lr: float, peak: float, progress: float) -> None:
     """Give every group its learning rate and weight decay for the coming step; of a frozen one drop the gradients.
 
-    A learning rate of zero alone would let momentum gather, and the group leap when its time comes.
+    A learning rate of zero would let momentum gather, and the group leap when its time comes.
 
     Args:
         optimizer: as built here.
@@ -55,7 +55,6 @@ def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, lr: float, 
     for group in optimizer.param_groups:
         group["lr"] = peak if group["constant_lr"] else lr
         if progress < group["frozen_until"]:
-            group["lr"] = 0.0
             for parameter in group["params"]:
                 parameter.grad = None
         if group["decays"]:

@@ -11,11 +11,20 @@ from typing import Any
 from diptych.config import with_settings
 from diptych.errors import ConfigError, suggest
 from diptych.methods import METHODS
+from diptych.recipes.barlow import barlow
+from diptych.recipes.byol import byol
+from diptych.recipes.dino import dino
 from diptych.recipes.facts import Facts, gather
+from diptych.recipes.fastsiam import fastsiam
 from diptych.recipes.keras_simsiam import keras_simsiam
+from diptych.recipes.lejepa import lejepa
+from diptych.recipes.moco import moco
+from diptych.recipes.simclr import simclr
 from diptych.recipes.simsiam import simsiam
 from diptych.recipes.simsiam_cifar import simsiam_cifar
 from diptych.recipes.simsiam_imagenet import simsiam_imagenet
+from diptych.recipes.swav import swav
+from diptych.recipes.vicreg import vicreg
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, Order
 from diptych.views.policies import POLICIES
@@ -28,6 +37,15 @@ FIXED: dict[str, Callable[[str], RunConfig]] = {
 }
 FITTED: dict[str, Callable[[str, Facts, Mapping[str, Any] | None], tuple[RunConfig, list[Choice]]]] = {
     "simsiam": simsiam,
+    "fastsiam": fastsiam,
+    "simclr": simclr,
+    "byol": byol,
+    "moco": moco,
+    "swav": swav,
+    "barlow": barlow,
+    "vicreg": vicreg,
+    "lejepa": lejepa,
+    "dino": dino,
 }
 RECIPES: dict[str, Callable[..., object]] = {**FITTED, **FIXED}
 LOOKED = ("data_dir", "limit", "tile")

@@ -32,7 +32,7 @@ class Plan:
     """The paper's, for ImageNet."""
     views: Mapping[str, Any] = field(default_factory=dict)
     """The paper's; for photographs, other policies have their own."""
-    always: Mapping[str, Any] = field(default_factory=dict)
+    always: dict[str, Any] = field(default_factory=dict)
     """Settings for pictures of any kind and size."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Settings for small pictures, over the paper's for ImageNet."""
@@ -46,7 +46,7 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     Returns:
         The configuration, and everything that was chosen in it, each with its reason.
     """
-    asked = asked or {}
+    asked = dict(asked or {})
     values: dict[str, Any] = {}
     choices: dict[str, Choice] = {}
 
@@ -82,12 +82,17 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
         for name, value in plan.small.items():
             choose(name, value, f"for small pictures, {SMALL} px or less")
         choose("blur", 0.0, f"the papers' for small pictures: a blur would leave little of {size} px")
+    if (plan.always | asked).get("local_views"):
+        choose("local_size", _local_size(size), f"about the part of {size} px that 96 is of 224")
     steps = epochs * (facts.count // batch_size)
     if steps < SHORT:
         for name, value in plan.short.items():
             choose(name, value, f"only {steps:,} steps: what won where 390 were measured (docs/results.md)")
     else:
         choose("lr", plan.optim.lr, f"{steps:,} steps: the paper's")
+    warmup = plan.optim.warmup_epochs
+    if warmup > epochs / 10 and "warmup_epochs" not in values:
+        choose("warmup_epochs", epochs / 10, f"a tenth of the run, below the paper's {warmup:g} epochs")
     base = RunConfig(data=data, method=plan.method, optim=plan.optim)
     by_policy = plan.views if policy == "natural" else POLICIES[policy].values
     return with_settings(with_settings(base, {**plan.always, **by_policy}), values), list(choices.values())
@@ -99,6 +104,11 @@ def _image_size(facts: Facts) -> int:
     if facts.side <= 96:
         return 64
     return 224 if facts.gpu else 96
+
+
+def _local_size(size: int) -> int:
+    """Whole patches of 16 px, so that a ViT can take them."""
+    return max(16, 16 * round(size * 96 / 224 / 16))
 
 
 def _backbone(facts: Facts, size: int) -> str:

@@ -119,7 +119,7 @@ class Interval:
 
     label: str
     kind: str
-    """``pretrained``, ``random`` or ``pixels``: decides the marker."""
+    """``pretrained``, ``initial``, ``random`` or ``pixels``: decides the marker."""
     value: float
     low: float
     high: float
@@ -127,15 +127,18 @@ class Interval:
 
 MARKERS = {
     "pretrained": '<circle class="pretrained" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>',
+    "initial": '<path class="initial" d="M{x:.1f} {y:.1f}m-4.5 -4.5h9v9h-9z"/>',
     "random": '<circle class="random" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
     "pixels": '<path class="pixels" d="M{x:.1f} {y:.1f}m-5 0l5 -5l5 5l-5 5z"/>',
 }
 
 
-def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]]) -> str:
+def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: str = "random") -> str:
     """Draw a dot and a 95 % interval for every contender, probe by probe, on one axis of accuracy in per cent.
 
-    The untrained network's interval is shaded through its probe's rows: what stands clear of the shade differs.
+    Args:
+        groups: each probe's name and its intervals.
+        shaded: kind whose interval is shaded through its probe's rows: what stands clear of the shade differs.
     """
     width, left, right, row, header = 410, 164, 12, 31, 30
     everything = [interval for _, intervals in groups for interval in intervals]
@@ -151,7 +154,7 @@ def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]]) -> str:
     for probe, intervals in groups:
         front.append(f'<text class="probe" x="0" y="{top + 20}">{text(probe)}</text>')
         for interval in intervals:
-            if interval.kind == "random":
+            if interval.kind == shaded:
                 start, wide, tall = x(interval.low), x(interval.high) - x(interval.low), row * len(intervals)
                 back.append(
                     f'<rect class="shade" x="{start:.1f}" y="{top + header}" width="{wide:.1f}" height="{tall}"/>'

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from diptych.evaluation.table import BEFORE, compared_with
 from diptych.markup import get, name, percent, signed, text
 from diptych.reports.collect import Evaluation
 from diptych.reports.verdict import probe_name, quoted_probe, title_of
@@ -19,19 +20,25 @@ def confusion_of(evaluation: Evaluation) -> str:
     """Return the pretrained backbone's confusions under the probe that the verdict quotes."""
     result = evaluation.result
     probe = quoted_probe(result)
-    scores, untrained = (get(result, "contenders", kind, probe) for kind in ("pretrained", "random"))
+    reference = compared_with(result)
+    scores, reference_scores = (get(result, "contenders", kind, probe) for kind in ("pretrained", reference))
     classes, counts = result["data"]["classes"], scores["confusion"]
-    before = get(untrained, "per_class") or {}
+    before = get(reference_scores, "per_class") or {}
     body = (
-        _matrix(classes, counts, scores["per_class"], before)
+        _matrix(classes, counts, scores["per_class"], before, BEFORE[reference])
         if len(classes) <= MATRIX_CLASSES
-        else f'<div class="pair even">{_pairs(classes, counts)}{_recalls(scores["per_class"], before)}</div>'
+        else f'<div class="pair even">{_pairs(classes, counts)}'
+        f"{_recalls(scores['per_class'], before, BEFORE[reference])}</div>"
     )
     return f'<h3>{title_of(evaluation)} <span class="muted">{text(probe_name(probe))}, pretrained</span></h3>{body}'
 
 
 def _matrix(
-    classes: Sequence[str], counts: Sequence[Sequence[int]], recalls: dict[str, float | None], before: dict[str, Any]
+    classes: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    recalls: dict[str, float | None],
+    before: dict[str, Any],
+    over: str,
 ) -> str:
     heads = "".join(f'<th scope="col" class="turned" title="{text(c)}"><span>{name(c)}</span></th>' for c in classes)
     rows = []
@@ -53,7 +60,7 @@ def _matrix(
         '<th scope="col" class="recall">recall</th><th scope="col" class="gain">gain</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
         '<p class="muted">Numbers are test pictures; the shade is their part of the row. Gain: recall − that of the '
-        "untrained network, percentage points.</p>"
+        f"{over} network, percentage points.</p>"
     )
 
 
@@ -93,7 +100,7 @@ def _pairs(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     )
 
 
-def _recalls(recalls: dict[str, float | None], before: dict[str, Any]) -> str:
+def _recalls(recalls: dict[str, float | None], before: dict[str, Any], over: str) -> str:
     """List recall per class, the lowest first."""
     tested = sorted((recall, true) for true, recall in recalls.items() if recall is not None)
     rows = []
@@ -106,7 +113,7 @@ def _recalls(recalls: dict[str, float | None], before: dict[str, Any]) -> str:
     return (
         f"<div><h4>Lowest recall <span class='muted'>({len(rows)} of {len(tested):,} classes)</span></h4>"
         '<div class="scroll"><table class="list"><thead><tr><th scope="col">class</th><th scope="col">recall'
-        '</th><th scope="col" class="gain">over untrained</th><td></td></tr></thead>'
+        f'</th><th scope="col" class="gain">over {over}</th><td></td></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></div>"
     )
 

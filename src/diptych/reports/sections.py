@@ -120,6 +120,10 @@ def _provenance(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("Fingerprint", f'<code class="hash">{text(data["fingerprint"])}</code>'),
         ("Begun", text(date(card["started"]))),
     ]
+    if initial := card.get("initial"):
+        notes = "".join(f"<br>{text(note)}" for note in initial["notes"])
+        sha256 = f'<code class="hash">{text(initial["sha256"])}</code>'
+        pairs.append(("Began with", f"{text(initial['file'])} {sha256}{notes}"))
     if result:
         pairs.append(
             (

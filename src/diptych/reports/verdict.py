@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from diptych.config import flatten
-from diptych.evaluation.table import CONTENDER_NAMES
+from diptych.evaluation.table import BEFORE, compared_with, contender_names
 from diptych.evaluation.verdict import PROBE_NAMES
 from diptych.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
 from diptych.reports.charts import Interval, interval_chart
@@ -53,11 +53,13 @@ def _badge(style: str, sign: str, said: str) -> str:
 
 def _unknown(report: Facts) -> str:
     run = shlex.quote(report.run)
+    source = get(report.card, "config", "init_from")
+    initial = "" if source is None else f" the same network as training began ({text(source)}), with"
     evaluating = (
         "<p>To find out, put some pictures into one folder per class and type</p>"
         + command(f"diptych evaluate {run} LABELLED/")
-        + '<p class="muted">This compares the backbone with the same network untrained and with raw pixels, on '
-        "pictures that the probes have not seen, and writes the verdict here.</p>"
+        + f'<p class="muted">This compares the backbone with{initial} the same network untrained and with raw pixels, '
+        "on pictures that the probes have not seen, and writes the verdict here.</p>"
     )
     if get(report.card, "result", "status") in (None, "interrupted"):
         evaluating = (
@@ -77,14 +79,14 @@ def _evaluation(evaluation: Evaluation) -> str:
         f"<p>{title_of(evaluation)} · {text(date(result['created']))}</p></div>"
         f'<p class="sentence">{text(verdict["sentence"])}</p>'
         f'<div class="pair"><figure>{_chart(result)}<figcaption>Dot: top-1 accuracy. Bar: its 95{SPACE}% interval. '
-        "Shade: the untrained network’s interval.</figcaption></figure>"
+        f"Shade: the {BEFORE[compared_with(result)]} network’s interval.</figcaption></figure>"
         f'<div class="scroll">{_table(result)}</div></div>' + _basis(result)
     )
 
 
 def _scores(result: dict[str, Any], probe: str) -> Sequence[tuple[str, str, dict[str, Any]]]:
     """Contenders under a probe: kind, name for people, scores."""
-    found = [(kind, label, get(result, "contenders", kind, probe)) for kind, label in CONTENDER_NAMES.items()]
+    found = [(kind, label, get(result, "contenders", kind, probe)) for kind, label in contender_names(result).items()]
     return [(kind, label, scores) for kind, label, scores in found if scores]
 
 
@@ -92,11 +94,17 @@ def _chart(result: dict[str, Any]) -> str:
     groups = []
     for probe in result["differences"]:
         intervals = [
-            Interval(label=label, kind=kind, value=scores["top1"], low=scores["ci95"][0], high=scores["ci95"][1])
+            Interval(
+                label="initial" if kind == "initial" else label,  # where it came from, in the table, may not fit here
+                kind=kind,
+                value=scores["top1"],
+                low=scores["ci95"][0],
+                high=scores["ci95"][1],
+            )
             for kind, label, scores in _scores(result, probe)
         ]
         groups.append((probe_name(probe), intervals))
-    return interval_chart(groups)
+    return interval_chart(groups, shaded=compared_with(result))
 
 
 def _table(result: dict[str, Any]) -> str:
@@ -111,7 +119,7 @@ def _table(result: dict[str, Any]) -> str:
         low, high = difference["ci"]
         bodies.append(
             f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{text(probe_name(probe))}</th></tr>{rows}'
-            f'<tr class="difference"><th scope="row">pretrained − untrained</th>'
+            f'<tr class="difference"><th scope="row">pretrained − {BEFORE[compared_with(result)]}</th>'
             f"<td><b>{signed(difference['points'])}</b> points</td><td colspan='2'>{signed(low)} to {signed(high)} "
             f'<span class="muted">({100 * difference["level"]:g}{SPACE}%)</span></td></tr></tbody>'
         )

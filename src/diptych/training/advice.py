@@ -1,7 +1,7 @@
 """Collapse: how it is told, and what to try, in plain language with the run's own values.
 
-The three areas of advice are the Keras example's: colour distortion and its probabilities; learning rate and schedule;
-the architecture of the backbone and the heads.
+Three areas of advice are the Keras example's: colour distortion and its probabilities; learning rate and schedule; the
+architecture of the backbone and the heads. The fourth is another method, whose loss itself forbids collapse.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ LOW_STD = 0.3
 """Standard deviation of the normalised embeddings × √d below which a run is close to collapse (1 is well spread)."""
 LOW_RANK = 2.0
 """Effective rank below which the embeddings lie on a line."""
+NEGATIVE_COSINE = ("simsiam", "fastsiam")
 NEAR_MINUS_ONE = -0.98
 """A negative cosine loss below this leaves almost nothing to learn."""
 WINDOW = 10
@@ -36,7 +37,7 @@ def collapse_warning(records: Sequence[dict[str, Any]], config: RunConfig) -> st
     low_rank = min(LOW_RANK, (config.train.batch_size - 1) / 2)  # centred, n embeddings fill n - 1 dimensions at most
     if rank < low_rank:
         signs.append(f"they fill {rank:.1f} dimensions")
-    if loss < NEAR_MINUS_ONE:
+    if config.method.name in NEGATIVE_COSINE and loss < NEAR_MINUS_ONE:
         signs.append(f"the loss is {loss:.3f}, and -1 is its minimum")
     # A loss near -1 alone may be an easy data set: it counts beside a low spread only.
     if std >= LOW_STD and rank >= low_rank:
@@ -59,5 +60,10 @@ def _advice(config: RunConfig) -> str:
         f"{views.grayscale:g}, blur {views.blur:g}; (2) the learning rate and its schedule: the peak is "
         f"{optim.peak_lr(config.train.batch_size):.3g} after {optim.warmup_epochs:g} epochs of warm-up, momentum "
         f"{optim.momentum:g}, weight decay {optim.weight_decay:g}; (3) backbone and heads: {config.backbone}, "
-        f"{config.method.heads}."
+        f"{config.method.heads}; (4) another method: --method {_other(config.method.name)}, or see `diptych methods`."
     )
+
+
+def _other(method: str) -> str:
+    """Name a method whose loss keeps every channel varying."""
+    return "barlow" if method == "vicreg" else "vicreg"

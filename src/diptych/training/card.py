@@ -18,9 +18,12 @@ from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, write_text
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
 from diptych.training.pictures import Pictures
+from diptych.training.warm import Start
 
 
-def run_card(order: Order, pictures: Pictures, device: torch.device, world: World) -> dict[str, Any]:
+def run_card(
+    order: Order, pictures: Pictures, start: Start | None, device: torch.device, world: World
+) -> dict[str, Any]:
     """Return the contents of ``run.json``."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -37,6 +40,7 @@ def run_card(order: Order, pictures: Pictures, device: torch.device, world: Worl
             "skipped": len(pictures.quarantine),
             "fingerprint": pictures.fingerprint,
         },
+        "initial": start.described() if start else None,
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},

@@ -60,6 +60,8 @@ class RunConfig:
     storage: StoreConfig = field(default_factory=StoreConfig)
     backbone: str = "timm:resnet50"
     """resnet20v2, resnet56v2, resnet110v2, resnet164v2 (or with -nofinal), or timm:MODEL."""
+    init_from: Annotated[str | None, arg(metavar="RUN|FILE|timm-pretrained")] = None
+    """Begin with the weights of another run, of a .safetensors file, or timm's own (a download); random without it."""
     method: AnyMethodConfig = field(default_factory=SimSiamConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

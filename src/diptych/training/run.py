@@ -20,7 +20,7 @@ from diptych.seeding import VIEWS, WEIGHTS, generator
 from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
 from diptych.training.loop import Parts, Status, train
-from diptych.training.order import Order
+from diptych.training.order import Choice, Order
 from diptych.training.pictures import (
     PLACES,
     Pictures,
@@ -30,6 +30,7 @@ from diptych.training.pictures import (
     with_statistics,
 )
 from diptych.training.recorder import Recorder
+from diptych.training.warm import Start, normalised_anew, read_start
 from diptych.views.pipeline import ViewMaker
 
 SHOWN_PAIRS = 8
@@ -72,21 +73,29 @@ def pretrain(
             RunFolder(out).refuse_if_used(overwrite=overwrite)
         # What can be refused is refused before minutes are spent on reading pictures, and before a folder is made.
         where = pick_device(device, world)
-        build_method(order.config)
+        start = read_start(order.config)
+        build_method(order.config, start)
         for choice in order.choices:
-            terminal.say(f"chose {choice.what}: {choice.why}")
+            _say_choice(choice, terminal)
+        for note in start.notes if start else ():
+            terminal.say(note)
         pictures = open_pictures(order.config, world, terminal)
         order = replace(order, config=pictures.measured(order.config, world, terminal))
+        for choice in normalised_anew(start, order.config) if start else ():
+            _say_choice(choice, terminal)
+            order = replace(order, choices=[*order.choices, choice])
         run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
         if world.is_main:
             terminal.log_to(run.log)
-            write_json(run.config, run_card(order, pictures, where, world))
+            write_json(run.config, run_card(order, pictures, start, where, world))
+            if start:
+                start.keep(run)
             figures.view_pairs(
                 run.views, *_some_views(order.config, pictures.some(SHOWN_PAIRS, order.config.train.seed))
             )
         barrier(world)
         pictures.attach(run, world)
-        return _train(run, order.config, pictures, Progress(step=0), None, where, world, terminal)
+        return _train(run, order.config, pictures, start, None, where, world, terminal)
 
 
 def resume(
@@ -139,7 +148,11 @@ def resume(
         barrier(world)
         pictures.attach(run, world)
         terminal.say(f"Going on with {run.path} from step {point.progress.step}")
-        return _train(run, saved, pictures, point.progress, point, where, world, terminal)
+        return _train(run, saved, pictures, None, point, where, world, terminal)
+
+
+def _say_choice(choice: Choice, terminal: Terminal) -> None:
+    terminal.say(f"chose {choice.what}: {choice.why}")
 
 
 def _is_storage(name: str) -> bool:
@@ -155,7 +168,7 @@ def _train(
     run: RunFolder,
     config: RunConfig,
     pictures: Pictures,
-    progress: Progress,
+    start: Start | None,
     point: checkpoint.Checkpoint | None,
     device: torch.device,
     world: World,
@@ -163,7 +176,8 @@ def _train(
 ) -> RunResult:
     """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to."""
     loader = pictures.loader
-    method, features, notes = build_method(config)
+    progress = point.progress if point else Progress(step=0)
+    method, features, notes = build_method(config, start)
     method.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
     if point:
@@ -215,13 +229,20 @@ def _train(
     return result
 
 
-def build_method(config: RunConfig) -> tuple[Method, int, tuple[str, ...]]:
+def build_method(config: RunConfig, start: Start | None = None) -> tuple[Method, int, tuple[str, ...]]:
     """Build backbone and heads with the random weights that belong to the run's seed.
+
+    Args:
+        config: of the run.
+        start: weights for the backbone instead of random ones, before anything copies it: a momentum encoder begins
+            with them too.
 
     Returns:
         The method, the backbone's number of features, and what was adapted to the pictures.
     """
     backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
+    if start:
+        backbone.load_state_dict(start.weights)
     if config.views.local_views:
         _try_small_views(backbone, config)
     with torch.random.fork_rng(devices=[]):
@@ -248,6 +269,7 @@ def _backbone_card(config: RunConfig, features: int) -> BackboneCard:
         backbone=config.backbone,
         num_features=features,
         seed=config.train.seed,
+        init_from=config.init_from,
         preprocessing=Preprocessing(
             image_size=config.image_size,
             channels=config.channels,

@@ -1,0 +1,146 @@
+"""A network of one layer without back-propagation: what a picture's patches look like, and roughly where they are.
+
+The network of the method ``patches`` (``methods/patches.py`` has the papers, and fits it):
+
+1. Every 6 × 6 patch, less the picture's mean colour, is whitened and brought to unit length.
+2. It is compared with ``filters`` whitened patches; cosines above a threshold are kept, less the threshold.
+3. These codes are averaged over the cells of a 4 × 4 grid (neighbouring cells overlap where a pixel is torn).
+4. In each cell, the centred code is projected to at most 256 numbers and brought to unit length.
+
+A name such as ``patches:2048`` is the number of filters and decides, with the pictures' size and channels, every shape.
+As built, filters are random directions, whitening is the identity and the projection is random: the baseline that
+``evaluate`` puts beside the fitted network.
+
+Cost is bounded: pictures of more than 48 pixels a side are averaged down to 48 first, so a patch covers an eighth of
+them (Coates & Ng average the 96 pixels of STL-10 to 32); and codes, the largest tensors, are made a few pictures at a time,
+in at most 32 MiB. They are made in bfloat16 where the machine has instructions for it, twice as fast here and
+measured to change no accuracy (docstring of ``methods/patches.py``); everything before and after is float32.
+"""
+
+import re
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diptych.errors import ConfigError
+
+PATCH = 6
+"""Pixels a side."""
+GRID = 4
+"""Cells a side over which codes are averaged."""
+COMPONENTS = 256
+"""Numbers that describe a cell, at most."""
+LARGEST_SIDE = 48
+"""Pixels a side above which pictures are averaged down."""
+SMALLEST_SIDE = 8
+THRESHOLD = 0.12
+"""Cosine with a filter from which on it counts, before fitting sets another."""
+FILTERS = 2048
+"""Where the name gives no number."""
+
+_CODES_AT_ONCE = 2**23  # 32 MiB of float32: more would not fit a processor's cache
+
+
+class PatchNetwork(nn.Module):
+    """Normalised pictures ``(B, channels, S, S)`` → features ``(B, num_features)``: 16 cells × components.
+
+    Its weights are buffers, all float32: ``whitening (D, D)``, ``filters (K, D)``, ``threshold ()``, ``mean (K,)`` and
+    ``projection (K, M)``, D = 36 · channels values in a patch, K filters, M = min(K, 256).
+
+    Args:
+        filters: how many, 1 or more.
+        image_size: height and width of the pictures in pixels.
+        channels: of the pictures.
+
+    Raises:
+        ConfigError: there are no filters, or the pictures are smaller than 8 pixels.
+    """
+
+    whitening: Tensor
+    filters: Tensor
+    threshold: Tensor
+    mean: Tensor
+    projection: Tensor
+    pooling: Tensor
+
+    def __init__(self, filters: int, *, image_size: int, channels: int = 3) -> None:
+        super().__init__()
+        if filters < 1:
+            raise ConfigError(f"patches:{filters} has no filters: type --backbone patches:{FILTERS}")
+        if image_size < SMALLEST_SIDE:
+            raise ConfigError(
+                f"patches needs pictures of {SMALLEST_SIDE} pixels a side, not {image_size}: choose another "
+                "--backbone or --image-size"
+            )
+        self.side = min(image_size, LARGEST_SIDE)
+        values = channels * PATCH**2
+        components = min(filters, COMPONENTS)
+        self.num_features = GRID**2 * components
+        self.register_buffer("whitening", torch.eye(values))
+        self.register_buffer("filters", F.normalize(torch.randn(filters, values)))
+        self.register_buffer("threshold", torch.tensor(THRESHOLD))
+        self.register_buffer("mean", torch.zeros(filters))
+        self.register_buffer("projection", torch.randn(filters, components) / components**0.5)
+        # Positions of one picture → cells; it follows from the size, so it is no weight.
+        self.register_buffer("pooling", _pooling(self.side - PATCH + 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features ``(B, num_features)`` float32 of normalised pictures ``(B, C, S, S)``."""
+        cells = (self.codes(images) - self.mean) @ self.projection
+        return F.normalize(cells, dim=2).flatten(1)
+
+    def codes(self, images: Tensor) -> Tensor:
+        """Return the mean code of each cell, ``(B, 16, K)`` float32: steps 1 to 3."""
+        positions = self.pooling.shape[1]
+        at_once = max(1, _CODES_AT_ONCE // (positions * len(self.filters)))
+        dtype = torch.bfloat16 if _has_bfloat16(images.device.type) else torch.float32
+        filters, pooling = self.filters.to(dtype).T, self.pooling.to(dtype)
+        parts = []
+        for part in torch.split(self.shrunk(images), at_once):
+            patches = F.normalize(self.patches(part) @ self.whitening, dim=2).to(dtype)
+            cosines = (patches.flatten(0, 1) @ filters).view(len(part), positions, -1)
+            # max(c, t) - t is relu(c - t): the subtraction can wait until there are 16 cells and not 729 positions.
+            parts.append((pooling @ cosines.clamp_min_(self.threshold.to(dtype))).float())
+        return torch.cat(parts) - self.threshold.to(dtype).float()
+
+    def patches(self, pictures: Tensor) -> Tensor:
+        """Return every patch ``(B, P, D)``, row by row, of shrunk pictures, less the mean of each channel."""
+        centred = pictures - pictures.mean(dim=(2, 3), keepdim=True)
+        return F.unfold(centred, PATCH).transpose(1, 2)
+
+    def shrunk(self, images: Tensor) -> Tensor:
+        """Average pictures of more than 48 pixels a side down to 48; return others as they are."""
+        return F.adaptive_avg_pool2d(images, self.side) if images.shape[-1] > self.side else images
+
+
+def patch_network(name: str, *, image_size: int, channels: int = 3) -> PatchNetwork:
+    """Build the network of ``patches`` or ``patches:FILTERS``, random from torch's global generator.
+
+    Raises:
+        ConfigError: there is no such network, or it cannot take pictures of this size.
+    """
+    match = re.fullmatch(r"patches(?::(\d{1,6}))?", name)
+    if not match:
+        raise ConfigError(f"unknown backbone '{name}': type patches:{FILTERS}, or another number of filters")
+    return PatchNetwork(int(match[1] or FILTERS), image_size=image_size, channels=channels)
+
+
+def _pooling(side: int) -> Tensor:
+    """Return ``(16, side²)``: what each position adds to the mean of each cell, as adaptive average pooling has it."""
+    basis = torch.eye(side**2).view(side**2, 1, side, side)
+    return F.adaptive_avg_pool2d(basis, GRID).flatten(1).T.contiguous()
+
+
+@cache
+def _has_bfloat16(kind: str) -> bool:
+    """Whether bfloat16 is faster than float32 on a device of this kind: it has instructions for it."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return kind == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)

@@ -1,0 +1,97 @@
+"""FastSiam: Resource-Efficient Self-supervised Learning on a Single GPU, Pototzky, Sultan & Schmidt-Thieme 2022 (GCPR).
+
+SimSiam (arXiv 2011.10566) with a steadier target: the mean of several views' projections instead of a single one, so
+that small batches and few epochs are enough. With two views it is SimSiam.
+
+The paper's text was not at hand: this follows its abstract and lightly's published form of it, which averages
+projections before they are normalised. The four views are a setting of the views (``--global-views 4``). Small views (multi-crop, arXiv 2006.09882), which the paper has none of, learn from the mean of all full-size ones and
+are never in a target.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from tyro.conf import Suppress
+
+from diptych.errors import ConfigError
+from diptych.heads import bottleneck_predictor, projector
+from diptych.methods.base import About, Method, full_size
+from diptych.methods.losses import negative_cosine
+from diptych.types import ParameterGroup, StepOutput, Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastSiamConfig:
+    """Settings of FastSiam; the defaults are SimSiam's for ImageNet."""
+
+    about: ClassVar[About] = About(
+        idea="SimSiam, with the mean of several views as the target.",
+        paper="Pototzky et al. 2022, GCPR; after SimSiam, arXiv 2011.10566",
+        needs="four views, batches of 32 or more; nothing else",
+    )
+    name: Suppress[Literal["fastsiam"]] = "fastsiam"
+    projector_layers: int = 3
+    """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
+    projector_width: int = 2048
+    """Width of the projection head, and length of the embeddings."""
+    predictor_width: int = 512
+    """Hidden width of the bottleneck predictor."""
+    predictor_constant_lr: bool = True
+    """Keep the predictor at the peak learning rate, as SimSiam does, while the rest decays."""
+
+    def __post_init__(self) -> None:
+        if self.projector_layers < 1:
+            raise ConfigError(f"--projector-layers must be 1 or more, not {self.projector_layers}")
+        for option in ("projector_width", "predictor_width"):
+            if getattr(self, option) < 2:
+                raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
+
+    @property
+    def heads(self) -> str:
+        """What stands on the backbone, for people."""
+        return f"projector {self.projector_layers} × {self.projector_width}, predictor {self.predictor_width}"
+
+    def build(self, backbone: nn.Module, num_features: int) -> "FastSiam":
+        """Make the method around ``backbone``, which yields ``(B, num_features)``."""
+        return FastSiam(self, backbone, num_features)
+
+
+class FastSiam(Method):
+    """Backbone f, projector g, predictor h; the loss is the mean of D(h(zᵢ), mean of zⱼ, j ≠ i), z = g(f(view))."""
+
+    def __init__(self, config: FastSiamConfig, backbone: nn.Module, num_features: int) -> None:
+        super().__init__(backbone)
+        self.config = config
+        self.projector = projector(num_features, config.projector_width, config.projector_layers)
+        self.predictor = bottleneck_predictor(config.projector_width, config.predictor_width)
+
+    def loss(self, views: Views) -> StepOutput:
+        """Negative cosine similarity, in -1..1; -1 at once is a sign of collapse."""
+        z = [self.projector(self.backbone(view)) for view in views]
+        aims = targets(z, full_size(views))
+        terms = [negative_cosine(self.predictor(z_i), aim) for z_i, aim in zip(z, aims, strict=True)]
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={})
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The encoder, and the predictor, whose learning rate may be constant."""
+        encoder = [*self.backbone.parameters(), *self.projector.parameters()]
+        return [
+            ParameterGroup(parameters=[p for p in encoder if p.requires_grad]),
+            ParameterGroup(parameters=[*self.predictor.parameters()], constant_lr=self.config.predictor_constant_lr),
+        ]
+
+
+def targets(z: list[Tensor], full: int) -> list[Tensor]:
+    """Give each view its target: the mean of the full-size views' projections, its own left out, held constant.
+
+    Args:
+        z: projections of the views, each ``(B, D)``, the full-size ones first.
+        full: how many of them are full-size, 2 or more.
+
+    Returns:
+        A target ``(B, D)`` float32 for each of ``z``.
+    """
+    fixed = [projection.detach().float() for projection in z[:full]]
+    return [torch.stack([fixed[j] for j in range(full) if j != i]).mean(dim=0) for i in range(len(z))]

@@ -1,0 +1,26 @@
+"""VICReg fitted to the pictures: arXiv 2105.04906."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diptych.methods import VICRegConfig
+from diptych.optim.config import OptimConfig
+from diptych.recipes.facts import Facts
+from diptych.recipes.fitted import Plan, fitted
+from diptych.training.config import RunConfig
+from diptych.training.order import Choice
+
+
+def vicreg(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
+    """VICReg fitted to your pictures and your machine: equal views, channels that vary, none of them together.
+
+    Measured: not yet.
+    """
+    plan = Plan(
+        method=VICRegConfig(),
+        optim=OptimConfig(optimizer="lars", lr=0.2, weight_decay=1e-6, decay_all=False, warmup_epochs=10),
+        views={"crop_scale": (0.08, 1.0), "saturation": 0.2, "solarize": 0.1},
+        small={"projector_width": 1024, "projector_dim": 1024},
+        short={},
+    )
+    return fitted(plan, data, facts, asked)
