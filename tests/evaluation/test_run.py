@@ -14,17 +14,18 @@ from torch import nn
 from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.sources.open import open_data
 from diptych.data.sources.source import Source, digest
-from diptych.data.stores.digests import write_digests
+from diptych.data.stores.digests import read_digests, write_digests
 from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.evaluation.run import default_name, evaluate
 from diptych.evaluation.table import as_text
-from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
+from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone, save_weights
 from diptych.progress import Terminal
 from diptych.runs import CARD, RunFolder, write_json
 
 COLOURS = {"blue": (60, 60, 160), "green": (60, 160, 60), "red": (160, 60, 60)}
 SIZE = 16
+FILE = "w.safetensors"
 
 
 def paint(folder: Path, per_class: int, classes: tuple[str, ...] = tuple(COLOURS), seed: int = 0) -> Path:
@@ -38,10 +39,13 @@ def paint(folder: Path, per_class: int, classes: tuple[str, ...] = tuple(COLOURS
     return folder
 
 
-def make_run(path: Path, *, seed: int = 0, weights: int | None = 0, learned: Source | None = None) -> Path:
+def make_run(
+    path: Path, *, seed: int = 0, weights: int | None = 0, learned: Source | None = None, began: int | None = None
+) -> Path:
     """A run whose "trained" weights are those of the random seed ``weights``, or all zero if None.
 
-    ``learned`` is what it was trained on; pictures that are nowhere else if None.
+    ``learned`` is what it was trained on; pictures that are nowhere else if None. Where ``began`` is given, training
+    began with the weights of that random seed, "out of a file".
     """
     run = RunFolder.create(path)
     module, width, _ = initial_backbone("resnet20v2", SIZE, weights or 0)
@@ -50,9 +54,16 @@ def make_run(path: Path, *, seed: int = 0, weights: int | None = 0, learned: Sou
             nn.init.zeros_(parameter)
     preprocessing = Preprocessing(image_size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     card = BackboneCard(
-        schema_version=1, backbone="resnet20v2", num_features=width, seed=seed, preprocessing=preprocessing
+        schema_version=1,
+        backbone="resnet20v2",
+        num_features=width,
+        seed=seed,
+        preprocessing=preprocessing,
+        init_from=None if began is None else FILE,
     )
     save_backbone(run, module, card)
+    if began is not None:
+        save_weights(run.initial, initial_backbone("resnet20v2", SIZE, began)[0].state_dict())
     nowhere = MemoryStore(images=torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), source_indices=torch.zeros(1))
     store = build_memory_store(learned, SIZE, PixelFormat(), lambda bad: None) if learned else nowhere
     write_digests(run, store.digests)
@@ -121,6 +132,53 @@ def test_what_is_written(same: tuple[Path, dict[str, Any]], pictures: Path) -> N
     with Image.open(run / "evaluation" / "colours-neighbors.png") as figure:
         assert figure.format == "PNG"
     assert not (run / "quarantine.jsonl").exists()
+
+
+def test_a_run_that_began_with_other_weights_is_compared_with_them(tmp_path: Path, pictures: Path) -> None:
+    """What it came to are the weights it began with: nothing was gained, however far they are from random ones."""
+    run = make_run(tmp_path / "run", seed=2, weights=1, began=1)
+    result = evaluate(run, str(pictures))
+    found = result["contenders"]
+    assert list(found) == ["pretrained", "initial", "random", "pixels"]
+    assert found["initial"] == found["pretrained"] != found["random"]
+    assert (
+        found["random"] == evaluate(make_run(tmp_path / "other", weights=2), str(pictures))["contenders"]["pretrained"]
+    )
+    assert all(d["points"] == 0 for d in result["differences"].values())
+    assert result["init_from"] == FILE and result["verdict"]["outcome"] == "no evidence"
+    assert (
+        f"for the same network before training on these pictures ({FILE}), +0.0 points" in result["verdict"]["sentence"]
+    )
+    assert json.loads((run / "evaluation" / "colours.json").read_text()) == result
+
+
+def test_training_that_spoils_the_weights_it_began_with_hurt(tmp_path: Path, pictures: Path) -> None:
+    result = evaluate(make_run(tmp_path / "run", weights=None, began=1), str(pictures))
+    assert result["verdict"]["outcome"] == "hurt" and result["verdict"]["points"] < -30
+
+
+def test_what_weights_from_elsewhere_have_seen_is_not_known(tmp_path: Path, divided: Path) -> None:
+    result = evaluate(make_run(tmp_path / "run", began=1), str(divided))
+    assert f"which pictures the weights of {FILE} had seen before is not known" in result["data"]["note"]
+    assert "30 test pictures" in result["verdict"]["sentence"] and "unseen" not in result["verdict"]["sentence"]
+
+
+def test_what_the_run_has_seen_whose_weights_it_began_with_counts(tmp_path: Path, divided: Path) -> None:
+    source = make_run(tmp_path / "source", learned=open_data(str(divided / "test")).train)
+    digests = read_digests(RunFolder(source))
+    for name, seen, said in (("some", digests[:7], "30 test pictures"), ("none", digests[:0], "30 unseen pictures")):
+        run = make_run(tmp_path / name, began=1)
+        RunFolder(run).initial_pictures.write_bytes(seen.tobytes())
+        result = evaluate(run, str(divided))
+        assert result["data"]["seen_in_pretraining"] == len(seen)
+        assert said in result["verdict"]["sentence"] and "not known" not in result["data"]["note"]
+
+
+def test_a_name_that_steers_a_terminal_is_defused(tmp_path: Path, pictures: Path) -> None:
+    run = make_run(tmp_path / "run", began=1)
+    card = json.loads((run / "backbone.json").read_text())
+    write_json(run / "backbone.json", card | {"init_from": "\x1b[2J.safetensors"})
+    assert "\x1b" not in as_text(evaluate(run, str(pictures), protocol="keras"))
 
 
 def test_train_and_test_folders_are_kept_apart(tmp_path: Path, divided: Path) -> None:
@@ -362,3 +420,11 @@ def test_the_table_of_the_keras_protocol_has_two_rows(tmp_path: Path, pictures: 
     text = as_text(evaluate(make_run(tmp_path / "run"), str(pictures), protocol="keras"))
     assert len(re.findall("^linear probe  ", text, flags=re.MULTILINE)) == 2
     assert "raw pixels" not in text
+
+
+def test_the_table_names_what_training_began_with(tmp_path: Path, pictures: Path) -> None:
+    result = evaluate(make_run(tmp_path / "run", weights=1, began=1), str(pictures), protocol="keras")
+    lines = as_text(result).splitlines()
+    rows = [line for line in lines if line.startswith("linear probe  ")]
+    assert [re.split("  +", row)[1] for row in rows] == ["pretrained", f"initial ({FILE})", "same network, untrained"]
+    assert any(line.startswith("linear probe: pretrained - initial = +0.0 points (95 % interval") for line in lines)

@@ -59,6 +59,18 @@ def test_the_sentence_can_be_quoted() -> None:
     }
 
 
+def test_weights_that_training_began_with_are_what_it_is_compared_with() -> None:
+    top1 = TOP1 | {"initial": {"knn": 0.45, "linear": 0.7}}
+    found = decide({"linear": gap(1.2, 1)}, top1, 1000, unseen=False, init_from="timm-pretrained")
+    assert found.sentence == (
+        "Pretraining helped: linear probe 71.2 % against 70.0 % for the same network before training on these pictures "
+        "(timm-pretrained), +1.2 points (97.5 % interval +0.2 to +2.2; 1,000 test pictures); raw pixels reach 35.0 %."
+    )
+    both = decide({"knn": gap(-4, 3), "linear": gap(5, 3)}, top1, 1000, init_from="runs/first")
+    assert both.sentence.count("before training on these pictures (runs/first)") == 2
+    assert "45.0 %" in both.sentence and "70.0 %" in both.sentence
+
+
 def test_pictures_that_pretraining_saw_are_not_called_unseen() -> None:
     found = decide({"linear": gap(5, 1)}, TOP1, 1000, unseen=False)
     assert "unseen" not in found.sentence

@@ -234,6 +234,61 @@ def test_a_finished_and_evaluated_run_shows_everything_in_order(make):
     assert page.tags.count("img") == 2 and html.count("<li>the ") == 2
 
 
+def warmed(result, source="runs/first"):
+    """The same evaluation, of a run that began with the weights of ``source``."""
+    classes, probes = result["data"]["classes"], result["differences"]
+    initial = {probe: score(0.63, classes) | {"per_class": dict.fromkeys(classes, 0.44)} for probe in probes}
+    return result | {"init_from": source, "contenders": result["contenders"] | {"initial": initial}}
+
+
+def test_a_run_that_began_with_other_weights_shows_four_contenders(make):
+    initial = {"from": "runs/first", "file": "runs/first/b.safetensors", "sha256": "cd" * 32, "notes": ["left out: x"]}
+    _, cold = make(None, 3, {"labelled": evaluation()})
+    html, page = make(card(initial=initial), 3, {"labelled": warmed(evaluation())})
+    assert_loads_nothing(html, page)
+    rows = re.findall(r'<tr class="(\w+)"><th scope="row">([^<]+)</th><td>', html)
+    assert rows[:4] == [
+        ("pretrained", "pretrained"),
+        ("initial", "initial (runs/first)"),
+        ("random", "same network, untrained"),
+        ("pixels", "raw pixels"),
+    ]
+    assert html.count('<path class="initial"') == html.count('class="shade"') == 2
+    for said in (
+        "63.0\u00a0%",
+        "pretrained − initial +7.1 points",
+        "Shade: the initial network’s interval.",
+        "Gain: recall − that of the initial network",
+        "+6.0",
+        "runs/first/b.safetensors " + "cd" * 32 + "left out: x",
+    ):
+        assert re.sub(r"\s", "", said) in re.sub(r"\s", "", page.words), said
+        assert re.sub(r"\s", "", said) not in re.sub(r"\s", "", cold.words), said
+    assert "Shade: the untrained network’s interval." in cold.words and "initial" not in cold.words
+
+
+def test_the_shade_is_that_of_the_weights_training_began_with(make):
+    svg, _ = make(None, 3, {"labelled": warmed(evaluation())})
+    chart = svg[svg.index('<rect class="shade"') :]
+    low, wide = map(float, re.search(r'x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', chart).groups())
+    line = chart[chart.index('class="interval initial"') :]
+    start, end = map(float, re.search(r'<line x1="([\d.]+)" x2="([\d.]+)"', line).groups())
+    assert (low, low + wide) == (pytest.approx(start, abs=0.2), pytest.approx(end, abs=0.2))
+
+
+def test_gains_of_many_classes_are_over_the_weights_training_began_with(make):
+    _, page = make(None, 3, {"x": warmed(evaluation(classes=[f"kind {i}" for i in range(25)]))})
+    assert "over initial" in page.words and "over untrained" not in page.words and "+6.0" in page.words
+
+
+def test_before_an_evaluation_it_says_what_a_run_that_did_not_begin_at_random_is_compared_with(make):
+    run = card()
+    run["config"]["init_from"] = HOSTILE[1]
+    html, page = make(run)
+    assert_loads_nothing(html, page)
+    assert f"the backbone with the same network as training began ({HOSTILE[1]}), with the same" in page.words
+
+
 def test_evaluations_come_newest_first_each_with_its_own_section(make):
     def at(hour, outcome, **changes):
         return evaluation(created=f"2026-11-24T{hour}:00:00+00:00", outcome=outcome, **changes)
@@ -253,12 +308,14 @@ def test_hostile_names_stay_text(make, tmp_path):
     secret = tmp_path / "secret-neighbors.png"
     Image.new("RGB", (8, 8)).save(secret)
     result = evaluation(classes=HOSTILE, name="../../secret", command=HOSTILE[0], protocol=HOSTILE[0])
+    result = warmed(result, HOSTILE[1])
     result["verdict"] |= {"sentence": f"{HOSTILE[0]} https://evil.example/x.js", "outcome": HOSTILE[1]}
     result["data"] |= {"name": HOSTILE[1], "note": HOSTILE[0]}
     run = card(command=HOSTILE[0], recipe=HOSTILE[1], choices=[{"what": HOSTILE[0], "why": "</style>"}])
     run["data"] |= {"name": HOSTILE[1], "note": "<!--"}
     run["config"] |= {"data": HOSTILE[0], HOSTILE[1]: HOSTILE[2]}
     run["result"] |= {"status": HOSTILE[0], "warnings": [HOSTILE[1]]}
+    run["initial"] = {"from": HOSTILE[0], "file": HOSTILE[1], "sha256": HOSTILE[2], "notes": [HOSTILE[0], HOSTILE[3]]}
     bad = [{"name": name, "reason": HOSTILE[0], "during": HOSTILE[1]} for name in HOSTILE]
     html, page = make(run, 3, {"x": result}, False, bad)
     assert_loads_nothing(html, page)

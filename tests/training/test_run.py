@@ -27,6 +27,7 @@ from diptych.progress import Terminal
 from diptych.runs import RunFolder
 from diptych.training import loop, recorder
 from diptych.training.advice import WINDOW
+from diptych.training.config import RunConfig
 from diptych.training.order import Choice, Order
 from diptych.training.run import pretrain, resume
 
@@ -252,16 +253,23 @@ def test_the_notes_of_the_weights_are_said_and_saved(tmp_path, pictures, whole, 
 
 def test_a_run_goes_on_to_the_same_end_when_the_source_of_its_weights_is_gone(tmp_path, monkeypatch, pictures, whole):
     source = shutil.copytree(whole, tmp_path / "source", symlinks=True)
-    asked = order(pictures, epochs=4, init_from=str(source))
-    pretrain(asked, tmp_path / "twin")
-    monkeypatch.setattr(loop, "any_rank", lambda *_: True)  # as if it were stopped after its first step
-    assert pretrain(asked, tmp_path / "run").status == "interrupted"
-    monkeypatch.undo()
+    asked, run, twin = order(pictures, epochs=2, init_from=str(source)), tmp_path / "run", tmp_path / "twin"
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    pretrain(asked, twin)
+    shutil.copytree(twin, run, symlinks=True)
+    (run / "checkpoints" / "last").unlink()
+    (run / "checkpoints" / "last").symlink_to("step-000005")
+    (run / "backbone.safetensors").unlink()
     shutil.rmtree(source)
-    assert resume(tmp_path / "run", config=asked.config).status == "finished"
-    assert_same(tmp_path / "run", tmp_path / "twin")
-    with pytest.raises(RunFolderError, match="init_from is .*/source, not other.safetensors.*: leave these flags out"):
-        resume(tmp_path / "run", config=replace(asked.config, init_from="other.safetensors"))
+    assert resume(run, config=asked.config).status == "finished"
+    assert_same(run, twin)
+
+
+def test_to_go_on_from_other_weights_is_refused_as_every_other_setting_is(warm):
+    out, _ = warm
+    asked = from_dict(RunConfig, json.loads((out / "run.json").read_text())["config"])
+    with pytest.raises(RunFolderError, match="init_from is .*/whole, not other.safetensors.: leave these flags out"):
+        resume(out, config=replace(asked, init_from="other.safetensors"))
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_made(tmp_path, pictures, whole):

@@ -4,8 +4,10 @@ SimSiam (arXiv 2011.10566) with a steadier target: the mean of several views' pr
 that small batches and few epochs are enough. With two views it is SimSiam.
 
 The paper's text was not at hand: this follows its abstract and lightly's published form of it, which averages
-projections before they are normalised. The four views are a setting of the views (``--global-views 4``). Small views (multi-crop, arXiv 2006.09882), which the paper has none of, learn from the mean of all full-size ones and
-are never in a target.
+projections before they are normalised. The four views are a setting of the views (``--global-views 4``).
+
+Deviation: small views (multi-crop, arXiv 2006.09882), which the paper has none of, learn from the mean of all full-size
+ones and are never in a target.
 """
 
 from dataclasses import dataclass

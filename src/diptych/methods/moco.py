@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tyro.conf import Suppress
 
-from diptych.distributed import gather
+from diptych.distributed import first_row, gather
 from diptych.errors import ConfigError
 from diptych.heads import mlp
 from diptych.methods.base import About, Method
@@ -127,8 +127,7 @@ class MoCo(Method):
         """
         seen = int(self.keys_seen)
         self._keys = self._encode_keys(views[1], seed=seen)
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        keys = self._keys[rank * len(views[1]) :][: len(views[1])]
+        keys = self._keys[first_row(len(views[1])) :][: len(views[1])]
         outputs = [self.projector(self.backbone(view)) for view in (views[0], *views[2:])]
         terms = [
             info_nce(functional.normalize(q.float(), dim=1), keys, self.queue[:seen], self.config.temperature)
@@ -147,9 +146,8 @@ class MoCo(Method):
     def _encode_keys(self, view: Tensor, seed: int) -> Tensor:
         """Return the keys of all processes' pictures, ``(W·B, D)`` unit vectors in the order of the ranks."""
         parts = self.momentum_encoder.modules()
-        norms = any(
-            isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)) for part in parts
-        )  # synchronised ones are neither
+        # Synchronised norms are neither of these.
+        norms = any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in parts)
         if not (norms and dist.is_initialized() and dist.get_world_size() > 1):
             return gather(self._key(view))
         pictures = gather(view)

@@ -130,9 +130,7 @@ def _filters(network: PatchNetwork, sample: list[Tensor], generator: torch.Gener
     """Draw ``(K, D)`` whitened patches of unit length, as evenly from the sampled pictures as they allow."""
     positions = network.pooling.shape[1]
     drawn = torch.randint(positions, (len(network.filters),), generator=generator).tolist()
-    rows = [
-        network.patches(sample[number % len(sample)][None])[0, position] for number, position in enumerate(drawn)
-    ]
+    rows = [network.patches(sample[number % len(sample)][None])[0, position] for number, position in enumerate(drawn)]
     return F.normalize(torch.stack(rows) @ network.whitening)
 
 

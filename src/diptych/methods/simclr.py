@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 from tyro.conf import Suppress
 
-from diptych.distributed import gather
+from diptych.distributed import first_row, gather
 from diptych.errors import ConfigError
 from diptych.methods.base import About, Method, pairs
 from diptych.types import StepOutput, Views
@@ -111,7 +110,7 @@ class SimCLR(Method):
         outputs = [self.projector(self.backbone(view)) for view in views]
         z = [functional.normalize(output.float(), dim=1) for output in outputs]
         everyone = [gather(rows) for rows in z]
-        start = len(z[0]) * (dist.get_rank() if dist.is_initialized() else 0)
+        start = first_row(len(z[0]))
         both_ways = [order for i, j in pairs(len(views)) for order in ((i, j), (j, i))]
         terms = [nt_xent(z[i], everyone[i], everyone[j], self.config.temperature, start) for i, j in both_ways]
         return StepOutput(loss=torch.stack(terms).mean(), embeddings=outputs[0].detach(), metrics={})

@@ -40,25 +40,31 @@ class Plan:
     """Settings for runs of few steps, over all others."""
 
 
-def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None) -> tuple[RunConfig, list[Choice]]:
-    """Fit a plan to the pictures, the machine and what the user asked for.
+class Chooser:
+    """Chooses settings that the user did not give, and remembers why."""
 
-    Returns:
-        The configuration, and everything that was chosen in it, each with its reason.
-    """
-    asked = dict(asked or {})
-    values: dict[str, Any] = {}
-    choices: dict[str, Choice] = {}
+    def __init__(self, asked: Mapping[str, Any] | None) -> None:
+        self.asked = dict(asked or {})
+        self.values: dict[str, Any] = {}
+        self._why: dict[str, str] = {}
 
-    def choose(name: str, value: Any, why: str) -> Any:
-        """Return what the user asked for, or else choose ``value`` and say so."""
-        if asked.get(name) is not None:
-            return asked[name]
-        values[name] = value
-        choices[name] = Choice(what=shlex.join(flags({name: value})), why=why)
+    def __call__(self, name: str, value: Any, why: str) -> Any:
+        """Return what the user asked for, or else choose ``value``; a later choice replaces an earlier one."""
+        if self.asked.get(name) is not None:
+            return self.asked[name]
+        self.values[name] = value
+        self._why[name] = why
         return value
 
-    policy = asked.get("policy") or "natural"
+    @property
+    def choices(self) -> list[Choice]:
+        """Everything that was chosen, each with its reason."""
+        return [Choice(what=shlex.join(flags({name: self.values[name]})), why=why) for name, why in self._why.items()]
+
+
+def choose_pictures(facts: Facts, choose: Chooser) -> tuple[str, int]:
+    """Choose channels, type and size of the pictures; returns the policy of their views, and their size in pixels."""
+    policy = choose.asked.get("policy") or "natural"
     if facts.pixels != PixelFormat():
         channels = choose("channels", facts.pixels.channels, f"what most of the pictures have: {facts.pixels}")
         choose("depth", facts.pixels.depth, "the type of their values")
@@ -66,7 +72,17 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
             gray = channels == 1
             policy = choose("policy", "grayscale" if gray else "overhead", "one channel" if gray else "many channels")
     seen = f"the shorter side of the pictures is {facts.side} px (median), on {machine(facts)}"
-    size = choose("image_size", _image_size(facts), seen)
+    return policy, choose("image_size", _image_size(facts), seen)
+
+
+def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None) -> tuple[RunConfig, list[Choice]]:
+    """Fit a plan to the pictures, the machine and what the user asked for.
+
+    Returns:
+        The configuration, and everything that was chosen in it, each with its reason.
+    """
+    choose = Chooser(asked)
+    policy, size = choose_pictures(facts, choose)
     choose("backbone", _backbone(facts, size), f"{size} px pictures, {facts.count:,} of them, on {machine(facts)}")
     batch_size = choose(
         "batch_size", _batch_size(facts), f"a power of two, at most a quarter of the {facts.count:,} pictures"
@@ -74,28 +90,24 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
     fitting = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
     epochs = choose("epochs", fitting, f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs")
-    if facts.bf16:
-        choose("precision", "bf16", "bfloat16 is native here")
-    else:
-        choose("precision", "fp32", "bfloat16 is not native here")
+    precision = "bf16" if facts.bf16 else "fp32"
+    choose("precision", precision, f"bfloat16 is {'' if facts.bf16 else 'not '}native here")
     if size <= SMALL:
         for name, value in plan.small.items():
             choose(name, value, f"for small pictures, {SMALL} px or less")
         choose("blur", 0.0, f"the papers' for small pictures: a blur would leave little of {size} px")
-    if (plan.always | asked).get("local_views"):
+    if {**plan.always, **choose.asked}.get("local_views"):
         choose("local_size", _local_size(size), f"about the part of {size} px that 96 is of 224")
     steps = epochs * (facts.count // batch_size)
+    choose("lr", plan.optim.lr, f"{steps:,} steps: the paper's")
+    if plan.optim.warmup_epochs > epochs / 10:
+        choose("warmup_epochs", epochs / 10, f"a tenth of the run, not the paper's {plan.optim.warmup_epochs:g} epochs")
     if steps < SHORT:
         for name, value in plan.short.items():
             choose(name, value, f"only {steps:,} steps: what won where 390 were measured (docs/results.md)")
-    else:
-        choose("lr", plan.optim.lr, f"{steps:,} steps: the paper's")
-    warmup = plan.optim.warmup_epochs
-    if warmup > epochs / 10 and "warmup_epochs" not in values:
-        choose("warmup_epochs", epochs / 10, f"a tenth of the run, below the paper's {warmup:g} epochs")
     base = RunConfig(data=data, method=plan.method, optim=plan.optim)
     by_policy = plan.views if policy == "natural" else POLICIES[policy].values
-    return with_settings(with_settings(base, {**plan.always, **by_policy}), values), list(choices.values())
+    return with_settings(with_settings(base, {**plan.always, **by_policy}), choose.values), choose.choices
 
 
 def _image_size(facts: Facts) -> int:

@@ -76,6 +76,8 @@ class RunConfig:
             raise ConfigError(
                 f"--local-size must be below the {self.image_size} px of --image-size, not {self.views.local_size}"
             )
+        if self.train.patience and self.method.name == "moco":
+            raise ConfigError("--patience does not go with moco, whose loss rises while its queue fills: leave it out")
         if self.tile is not None and self.tile < 8:
             raise ConfigError(f"--tile must be 8 or more pixels, not {self.tile}")
         if self.limit is not None and self.limit < 1:
