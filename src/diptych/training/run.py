@@ -74,10 +74,11 @@ def pretrain(
         # What can be refused is refused before minutes are spent on reading pictures, and before a folder is made.
         where = pick_device(device, world)
         start = read_start(order.config)
+        barrier(world)  # --overwrite may delete the source: not before every process has read it
         build_method(order.config, start)
         for choice in order.choices:
             _say_choice(choice, terminal)
-        for note in start.notes if start else ():
+        for note in (f"training begins with the weights of {start.file}", *start.notes) if start else ():
             terminal.say(note)
         pictures = open_pictures(order.config, world, terminal)
         order = replace(order, config=pictures.measured(order.config, world, terminal))

@@ -164,9 +164,7 @@ def _from_timm(config: RunConfig) -> Start:
         raise ConfigError(
             f"timm has no weights for {model}: choose another --backbone, or leave out --init-from {TIMM}"
         )
-    initial_backbone(
-        config.backbone, config.image_size, config.train.seed, config.channels
-    )  # refused before a download
+    _random(config)  # what cannot be built is refused before a download
     try:
         with torch.random.fork_rng(devices=[]):
             made: Any = timm.create_model(model, pretrained=True, num_classes=0, in_chans=config.channels)
@@ -188,6 +186,11 @@ def _from_timm(config: RunConfig) -> Start:
         notes=notes,
         normalised={name: tuple(traits[name]) for name in ("mean", "std")} if config.channels == 3 else {},
     )
+
+
+def _random(config: RunConfig) -> nn.Module:
+    module, _, _ = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
+    return module
 
 
 def _read(path: Path) -> tuple[Weights, str]:
@@ -227,7 +230,7 @@ def _fitted(found: Weights, config: RunConfig, advice: str) -> tuple[Weights, tu
     Raises:
         ConfigError: weights are missing, have another shape, or tell of another network.
     """
-    module, _, _ = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
+    module = _random(config)
     wanted = module.state_dict()
     prefix = _prefix(found, wanted, config)
     ours = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
@@ -302,9 +305,8 @@ def _adapted(ours: Weights, module: nn.Module, config: RunConfig) -> tuple[Weigh
 
 def _has_small_stem(module: nn.Module) -> bool:
     """Whether ``backbones.build`` has given a network the stem for small pictures."""
-    return isinstance(getattr(module, "conv1", None), nn.Conv2d) and isinstance(
-        getattr(module, "maxpool", None), nn.Identity
-    )
+    stem, pool = (getattr(module, name, None) for name in ("conv1", "maxpool"))
+    return isinstance(stem, nn.Conv2d) and isinstance(pool, nn.Identity)
 
 
 def _resampled(found: Weights, module: VisionTransformer) -> Tensor | None:
