@@ -56,7 +56,7 @@ def run(data: str, out: Path, method: str, seed: int) -> None:
     )
     proof, _ = measured(["evaluate", str(folder), data, "--limit", LIMIT])
     scores = {
-        contender: {probe: [score["top1"], score["interval"]] for probe, score in probes.items()}
+        contender: {probe: [score["top1"], score["ci95"]] for probe, score in probes.items()}
         for contender, probes in proof["contenders"].items()
     }
     found = {

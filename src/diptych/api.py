@@ -22,15 +22,17 @@ from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
 from diptych.figures import is_ours, policy_sheet, view_pairs
 from diptych.frozen import FrozenBackbone, load
-from diptych.methods import METHODS
+from diptych.methods import ALL_METHODS
 from diptych.progress import Terminal
-from diptych.recipes.book import DEFAULT, recipe
+from diptych.recipes.book import DEFAULT, recipe, skeleton
 from diptych.reports.render import write_report
 from diptych.training.config import RunConfig
-from diptych.training.order import Order, fitted_to_pixels, flags
-from diptych.training.run import RunResult, sample_views
+from diptych.training.order import Choice, Order, fitted_to_pixels, flags
+from diptych.training.result import RunResult
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
+from diptych.training.run import sample_views
+from diptych.training.warm import settings_of
 from diptych.views.config import ViewsConfig
 from diptych.views.policies import POLICIES
 
@@ -56,10 +58,10 @@ def recipe_for(method: str | None, recipe_name: str | None) -> str:
     Raises:
         ConfigError: there is no such method, or the recipe is one of another method.
     """
-    if method is not None and method not in METHODS:
-        raise ConfigError(f"unknown method '{method}'{suggest(method, METHODS)}")
-    if method and recipe_name and method != recipe_name:
-        raise ConfigError(f"--recipe {recipe_name} says how to learn already: leave out --method {method}")
+    if method is not None and method not in ALL_METHODS:
+        raise ConfigError(f"unknown method '{method}'{suggest(method, ALL_METHODS)}")
+    if method and recipe_name and skeleton(recipe_name).method.name != method:
+        raise ConfigError(f"--recipe {recipe_name} learns by another method: leave out --method {method}")
     return recipe_name or method or DEFAULT
 
 
@@ -69,14 +71,18 @@ def order(recipe_name: str, data: str | Path, out: str | Path | None, settings: 
     Raises:
         UserError: an unknown recipe or setting, a value out of range, or pictures that cannot be read.
     """
-    base = recipe(recipe_name, str(data), settings)
-    config, adaptations = fitted_to_pixels(with_settings(base.config, settings), settings)
+    shared = {name: value for name, value in settings_of(settings.get("init_from")).items() if name not in settings}
+    taken = [
+        Choice(what=shlex.join(flags({name: shared[name]})), why="that of the run in --init-from") for name in shared
+    ]
+    base = recipe(recipe_name, str(data), {**shared, **settings})
+    config, adaptations = fitted_to_pixels(with_settings(base.config, {**shared, **settings}), settings)
     values = {name.rpartition(".")[2]: value for name, value in flatten(to_dict(config)).items()}
     given = flags({name: value for name, value in values.items() if name in settings})
     where = ["--out", str(out)] if out else []
-    begin = "--method" if base.recipe in METHODS else "--recipe"
+    begin = "--method" if base.recipe in ALL_METHODS else "--recipe"
     command = shlex.join(["diptych", "pretrain", str(data), *where, begin, base.recipe, *given])
-    return replace(base, config=config, command=command, choices=[*base.choices, *adaptations])
+    return replace(base, config=config, command=command, choices=[*taken, *base.choices, *adaptations])
 
 
 def pretrain(
@@ -145,6 +151,8 @@ def evaluate(
     terminal: Terminal | None = None,
 ) -> dict[str, Any]:
     """Prove whether pretraining helped: the backbone against its own random initialisation and raw pixels.
+
+    A run that began from weights (``init_from``) is compared with these weights as they were; random ones stay beside.
 
     Args:
         run: a finished run.

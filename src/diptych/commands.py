@@ -108,9 +108,10 @@ def pretrain(words: list[str]) -> int:
         out = args.out
         result = api.run_order(asked, out, overwrite=args.overwrite, device=args.device, terminal=terminal)
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs:.3g} epochs"
+    loss = "no loss" if result.loss is None else f"loss {result.loss:.3f}"
     summary = (
         f"{out}: {result.status} after {epochs} ({result.steps} steps, {result.seconds:.0f} s, "
-        f"{result.images_per_second:.0f} pictures/s), loss {result.loss:.3f}"
+        f"{result.images_per_second:.0f} pictures/s), {loss}"
     )
     if not is_main():
         return 0
@@ -152,7 +153,7 @@ def _help_with_config(command: str, cls: type[Any], words: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArgs:
-    """Did pretraining help? Compares the backbone with its own random initialisation and with raw pixels."""
+    """Did pretraining help? Compares the backbone with what training began with, random weights and raw pixels."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A finished run."""

@@ -70,6 +70,13 @@ class BackboneCard:
     """Where the weights of ``initial.safetensors``, with which training began, came from; None: it began at random."""
 
 
+def prepared(pictures: Tensor, made: Preprocessing, device: torch.device) -> Tensor:
+    """Turn stored pictures ``(B, C, S, S)`` into what a network takes: float32, normalised, on ``device``."""
+    low, span = scaling(pictures.dtype, made.channels, made.low, made.high)
+    unit = scaled(pictures.to(device), low, span).clamp_(0, 1)  # as views are, for values not met in training
+    return normalize(unit, made.mean, made.std)
+
+
 class FrozenBackbone:
     """A network in evaluation mode, without gradients, and its preprocessing."""
 
@@ -111,10 +118,7 @@ class FrozenBackbone:
         return torch.cat(features) if features else torch.empty(0, self.num_features)
 
     def _features(self, pictures: Tensor) -> Tensor:
-        made = self.preprocessing
-        low, span = scaling(pictures.dtype, made.channels, made.low, made.high)
-        unit = scaled(pictures.to(self.device), low, span).clamp_(0, 1)  # as views are, for values not met in training
-        values = normalize(unit, made.mean, made.std)
+        values = prepared(pictures, self.preprocessing, self.device)
         features: Tensor = self.module(values.contiguous(memory_format=torch.channels_last))
         return features.float().cpu()
 

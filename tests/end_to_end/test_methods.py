@@ -8,7 +8,7 @@ from in_process import run_command
 
 import diptych
 from diptych import api
-from diptych.methods import METHODS
+from diptych.methods import ALL_METHODS, METHODS
 from diptych.recipes.book import FITTED, methods
 from diptych.runs import RunFolder
 from diptych.training.card import saved_config
@@ -50,14 +50,14 @@ def test_a_whole_run(name, pictures, tmp_path):
 
 
 def test_every_method_has_a_recipe_and_is_listed():
-    assert list(FITTED) == list(METHODS) == [entry.name for entry in methods()]
+    assert list(FITTED) == list(ALL_METHODS) == [entry.name for entry in methods()]
     assert all(entry.idea and entry.paper and entry.needs and entry.measured for entry in methods())
 
 
 def test_methods_are_printed():
-    assert run_command("methods")[1].splitlines()[0::5] == list(METHODS)
+    assert run_command("methods")[1].splitlines()[0::5] == list(ALL_METHODS)
     listed = json.loads(run_command("methods", "--json")[1])["methods"]
-    assert [entry["name"] for entry in listed] == list(METHODS)
+    assert [entry["name"] for entry in listed] == list(ALL_METHODS)
     assert all(set(entry) == {"name", "idea", "paper", "needs", "measured"} for entry in listed)
 
 
@@ -77,7 +77,7 @@ def test_a_method_brings_its_own_flags(pictures, tmp_path):
         (("--method", "byol", "--predictor-order", "relu-norm"), "unknown option '--predictor-order'; did you mean"),
         (
             ("--recipe", "keras-simsiam", "--method", "byol"),
-            "says how to learn already: leave out --method",
+            "--recipe keras-simsiam learns by another method: leave out --method byol",
         ),
         (("--method", "moco", "--queue-size", "0"), "--queue-size must be"),
     ],
@@ -95,4 +95,47 @@ def test_help_shows_the_flags_of_the_method():
 
 def test_a_method_and_its_recipe_are_the_same(pictures):
     assert api.order("byol", pictures, None, {}) == api.order(api.recipe_for("byol", None), pictures, None, {})
-    assert api.recipe_for("byol", "byol") == "byol" and api.recipe_for(None, None) == "simsiam"
+    assert api.recipe_for("byol", "byol") == "byol" and api.recipe_for("simsiam", "simsiam-cifar") == "simsiam-cifar"
+    assert api.recipe_for(None, None) == "simsiam"
+
+
+def test_patches_needs_no_gradients(tmp_path):
+    data = tiny.paint(tmp_path / "pictures", *(f"{kind}/{number}.png" for kind in "ab" for number in range(12)))
+    small = ("--image-size", "16", "--backbone", "patches:12", "--device", "cpu")
+    code, out, said = run_command("pretrain", data, "--out", tmp_path / "run", "--method", "patches", *small)
+    assert code == 0, said
+    assert "no loss" in out and "100" not in said.splitlines()[-1]
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {
+        *(".diptych-run", "run.json", "log.txt", "backbone.safetensors", "backbone.json", "report.html", "pictures.npy")
+    }
+    assert diptych.load(tmp_path / "run", "cpu").embed([data / "a" / "0.png"]).shape == (1, 16 * 12)
+    proof = diptych.evaluate(tmp_path / "run", data, device="cpu")
+    assert list(proof["contenders"]) == ["pretrained", "random", "pixels"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Nothing was trained" in page and "no loss" in page
+    code, _, said = run_command("pretrain", "--resume", tmp_path / "run")
+    assert code == 2 and "cannot be resumed" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--method", "patches", "--epochs", "5"), "patches makes no views and takes no steps: leave out --epochs"),
+        (("--method", "patches", "--blur", "0.5"), "leave out --blur"),
+        (
+            ("--method", "patches", "--backbone", "resnet20v2"),
+            "--method patches and --backbone patches:FILTERS go together",
+        ),
+        (
+            ("--method", "byol", "--backbone", "patches:64"),
+            "--method patches and --backbone patches:FILTERS go together",
+        ),
+        (("--method", "patches", "--backbone", "patches:many"), "type patches:2048"),
+        (("--method", "moco", "--patience", "3"), "--patience does not go with moco"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words, told, pictures, tmp_path):
+    code, out, said = run_command("pretrain", pictures, "--out", tmp_path / "run", *words)
+    assert (code, out) == (2, "") and told in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

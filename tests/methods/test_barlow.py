@@ -117,7 +117,7 @@ def test_projector_is_the_papers():
     assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert [layer.weight.shape for layer in layers if isinstance(layer, nn.Linear)] == [(64, 12), (64, 64), (128, 64)]
     assert not any(layer.bias is not None for layer in layers if isinstance(layer, nn.Linear))
-    assert BarlowConfig().heads == "projector 3 × 8192, embeddings of 8192"
+    assert BarlowConfig(projector_width=64, projector_dim=128).heads == "projector 64 → 64 → 128"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from diptych.methods.base import Method, full_size, pairs, predictions
+from diptych.errors import ConfigError
+from diptych.methods.base import Method, arrows, check, full_size, pairs, predictions, widths
 
 
 @pytest.mark.parametrize(("large", "small"), [(2, 0), (2, 6), (4, 0), (3, 1)])
@@ -35,6 +39,26 @@ def test_a_method_optimises_what_is_not_frozen():
     (group,) = method.parameter_groups()
     assert [id(p) for p in group.parameters] == [id(p) for p in method.backbone[1].parameters()]
     assert not group.constant_lr and group.frozen_until == 0
+
+
+def test_a_run_leaves_the_backbone_behind():
+    backbone = nn.Identity()
+    assert Method(backbone).kept is backbone
+
+
+def test_settings_that_do_not_hold_are_refused():
+    settings = SimpleNamespace(queue_size=3, decay=0.5, rate=math.nan, most=math.inf)
+    check(settings, "above 0", lambda value: value > 0, "queue_size", "decay")
+    with pytest.raises(ConfigError, match=r"^--queue-size must be 4 or more, not 3$"):
+        check(settings, "4 or more", lambda value: value >= 4, "queue_size")
+    for option in ("rate", "most"):
+        with pytest.raises(ConfigError, match=f"^--{option} must be a number, not {getattr(settings, option)}$"):
+            check(settings, "a number", lambda value: True, "decay", option)
+
+
+def test_heads_are_told_by_what_their_layers_yield():
+    assert [widths(64, layers, 8) for layers in (1, 2, 3)] == [[8], [64, 8], [64, 64, 8]]
+    assert arrows(64, 64, 8) == "64 → 64 → 8" and arrows(8) == "8"
 
 
 def test_a_method_without_a_loss_says_so():

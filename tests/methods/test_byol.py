@@ -122,6 +122,7 @@ def test_heads_are_the_papers():
     for head, into in ((byol.projector, 64), (byol.predictor, 256)):
         assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
         assert [m.weight.shape for m in head if isinstance(m, nn.Linear)] == [(4096, into), (256, 4096)]
+        assert head[0].bias is None and head[-1].bias is None
     assert BYOLConfig().heads == "projector 4096 → 256, predictor 4096 → 256"
 
 

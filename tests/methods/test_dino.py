@@ -119,7 +119,7 @@ def test_after_step_sets_the_temperature_of_the_next_loss():
     dino = method()
     assert dino.teacher_temperature.item() == pytest.approx(0.04)
     dino(some_views())
-    dino.after_step(0.15)
+    dino.after_step(0.05)
     assert dino.teacher_temperature.item() == pytest.approx(0.055)
     assert dino.state_dict()["teacher_temperature"].item() == pytest.approx(0.055)
 
@@ -167,6 +167,16 @@ def test_the_teacher_sees_full_size_views_only_and_gets_no_gradient():
     assert all(parameter.grad is None for parameter in dino.momentum_encoder.parameters())
 
 
+def test_a_run_leaves_the_teacher_behind():
+    dino = method()
+    dino(some_views())
+    with torch.no_grad():
+        dino.backbone[2].weight.add_(1.0)
+    dino.after_step(0.5)
+    slow = dino.momentum_encoder.copies[0][2].weight
+    assert torch.equal(dino.kept[2].weight, slow) and not torch.equal(slow, dino.backbone[2].weight)
+
+
 def test_prototypes_are_frozen_in_the_beginning_and_get_gradients():
     dino, views = method(prototypes_frozen=0.25), some_views()
     config = OptimConfig(optimizer="adamw", lr=0.01, lr_scaling=False)
@@ -199,7 +209,7 @@ def test_heads_are_the_papers():
     assert not any(layer.bias.any() for layer in linear)
     assert [layer.weight.std().item() for layer in linear] == pytest.approx([0.02] * 3, rel=0.02)
     assert dino.prototypes.weight.shape == (32, 256)
-    assert DINOConfig().heads == "projector 3 × 2048 → 256, 65536 prototypes"
+    assert DINOConfig().heads == "projector 2048 → 2048 → 256, 65536 prototypes"
 
 
 def test_batch_norm_in_the_head_is_a_setting():

@@ -157,6 +157,7 @@ def test_the_head_is_the_papers():
     assert [type(layer).__name__ for layer in moco.projector] == ["Linear", "ReLU", "Linear"]
     assert [m.weight.shape for m in moco.projector if isinstance(m, nn.Linear)] == [(2048, 256), (128, 2048)]
     assert moco.queue.shape == (65536, 128)
+    assert MoCoConfig().heads == "projector 2048 → 128, queue of 65536"
 
 
 @pytest.mark.parametrize(

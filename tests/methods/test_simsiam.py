@@ -74,6 +74,7 @@ def test_heads_are_the_papers():
     assert kinds(simsiam.predictor) == [*layer, "Linear"]
     assert [m.weight.shape for m in simsiam.predictor if isinstance(m, nn.Linear)] == [(512, 2048), (2048, 512)]
     assert not simsiam.projector[-1].affine and simsiam.projector[1].affine
+    assert SimSiamConfig().heads == "projector 2048 → 2048 → 2048, predictor 512 → 2048"
 
 
 def test_the_examples_predictor_order():

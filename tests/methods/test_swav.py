@@ -293,6 +293,7 @@ def test_heads_are_the_papers():
     assert [m.weight.shape for m in swav.projector if isinstance(m, nn.Linear)] == [(2048, 2048), (128, 2048)]
     assert swav.prototypes.weight.shape == (3000, 128)
     assert "queue" not in swav.state_dict()
+    assert config.heads == "projector 2048 → 128, 3000 prototypes"
     assert (config.temperature, config.sinkhorn_epsilon, config.sinkhorn_iterations) == (0.1, 0.05, 3)
 
 

@@ -122,7 +122,8 @@ def test_projector_is_the_papers():
     kinds = [type(layer).__name__ for layer in layers]
     assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert [layer.weight.shape for layer in layers if isinstance(layer, nn.Linear)] == [(64, 12), (64, 64), (128, 64)]
-    assert VICRegConfig().heads == "projector 3 × 8192, embeddings of 8192"
+    assert VICRegConfig().heads == "projector 8192 → 8192 → 8192"
+    assert VICRegConfig(projector_layers=1, projector_dim=128).heads == "projector 128"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_projector_is_the_papers():
     [
         *({"projector_layers": 0}, {"projector_width": 1}, {"projector_dim": 1}),
         *({"invariance_weight": -1.0}, {"variance_weight": math.nan}, {"covariance_weight": -0.5}),
+        {"invariance_weight": 0.0, "variance_weight": 0.0, "covariance_weight": 0.0},
     ],
 )
 def test_impossible_settings_are_refused(bad):

@@ -204,3 +204,10 @@ def test_a_group_that_was_frozen_begins_as_if_it_were_new(name):
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ConfigError, match="--" + next(iter(bad)).replace("_", "-")):
         OptimConfig(**bad)
+
+
+@pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay", "final_weight_decay", "warmup_epochs"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_settings_that_are_no_finite_numbers_are_refused(option, value):
+    with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')} must be .*, not {value}$"):
+        OptimConfig(**{option: value})

@@ -11,6 +11,7 @@ import timm
 from torch import nn
 
 from diptych.backbones.cifar_resnet import CifarResNetV2
+from diptych.backbones.patches import patch_network
 from diptych.errors import ConfigError, suggest
 
 SMALL_PICTURE = 64
@@ -45,6 +46,9 @@ def build_backbone(name: str, *, image_size: int, channels: int = 3) -> BuiltBac
     """
     if name.startswith("timm:"):
         return _build_timm(name.removeprefix("timm:"), image_size, channels)
+    if name == "patches" or name.startswith("patches:"):
+        network = patch_network(name, image_size=image_size, channels=channels)
+        return BuiltBackbone(module=network, num_features=network.num_features, notes=())
     match = re.fullmatch(r"resnet(\d+)v2(-nofinal)?", name)
     if not match:
         raise ConfigError(f"unknown backbone '{name}'{suggest(name, OWN)} (or timm:MODEL, such as timm:resnet18)")

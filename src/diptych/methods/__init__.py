@@ -9,6 +9,7 @@ from diptych.methods.dino import DINOConfig
 from diptych.methods.fastsiam import FastSiamConfig
 from diptych.methods.lejepa import LeJEPAConfig
 from diptych.methods.moco import MoCoConfig
+from diptych.methods.patches import PatchesConfig
 from diptych.methods.simclr import SimCLRConfig
 from diptych.methods.simsiam import SimSiamConfig
 from diptych.methods.swav import SwAVConfig
@@ -27,12 +28,16 @@ METHODS: dict[str, type[MethodConfig]] = {
     "dino": DINOConfig,
 }
 
+ALL_METHODS: dict[str, type[MethodConfig] | type[PatchesConfig]] = {**METHODS, "patches": PatchesConfig}
+"""Those that learn by a loss, and the one that computes no gradients."""
+
 if TYPE_CHECKING:
-    AnyMethodConfig: TypeAlias = MethodConfig
+    AnyMethodConfig: TypeAlias = MethodConfig | PatchesConfig
 else:
-    AnyMethodConfig = Union[tuple(METHODS.values())]  # noqa: UP007  # what JSON and the command line choose from
+    AnyMethodConfig = Union[tuple(ALL_METHODS.values())]  # noqa: UP007  # what JSON and the command line choose from
 
 __all__ = [
+    "ALL_METHODS",
     "METHODS",
     "AnyMethodConfig",
     "BYOLConfig",
@@ -43,6 +48,7 @@ __all__ = [
     "Method",
     "MethodConfig",
     "MoCoConfig",
+    "PatchesConfig",
     "SimCLRConfig",
     "SimSiamConfig",
     "SwAVConfig",

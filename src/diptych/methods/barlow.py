@@ -6,8 +6,9 @@ predictor, no stop-gradient: a constant channel has no correlation with itself, 
 
 Deviations from the paper:
 - Eq. 2 divides by the standard deviation alone; here, as in the authors' code, 1e-5 is added to the variance.
-- The correlation is that of the batch of all processes, and gradients reach all of them. The authors sum the processes'
-  matrices without a gradient, and so get one that is smaller by the number of processes; LARS hides that.
+- The correlation is that of the batch of all processes, and gradients reach all of them, so that the loss does not
+  depend on their number. The authors sum the processes' matrices without a gradient, and so get one that is smaller by
+  that number: LARS hides that from the weights, but biases and norms, which it does not adapt, learn slower there.
 - The paper's learning rates, 0.2 for weights and 0.0048 for biases and norms, are one rate and ``loss_scale``, their
   ratio: LARS adapts weights whatever the loss's scale, and moves biases and norms in proportion to it.
 - The paper blurs and solarises its two views with different probabilities; here both are drawn alike, as VICReg draws
@@ -24,10 +25,8 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import gather
-from diptych.errors import ConfigError
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, pairs
-from diptych.methods.losses import off_diagonal
+from diptych.methods.base import About, Method, arrows, check, pairs, widths
 from diptych.types import StepOutput, Views
 
 
@@ -38,8 +37,10 @@ class BarlowConfig:
     about: ClassVar[About] = About(
         idea="Every channel agrees between the two views and is uncorrelated with every other channel.",
         paper="Zbontar et al. 2021, arXiv 2103.03230",
-        needs="two views, batches of 256 or more (2048 in the paper), a wide projector: much memory at its 8192",
+        needs="two views, a wide projector: at 8192 much memory, and two matrices (0.5 GB) more for each further view, "
+        "small or not; shown to work from batches of 256 up",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["barlow"]] = "barlow"
     projector_layers: int = 3
     """Layers of the projection head."""
@@ -53,18 +54,15 @@ class BarlowConfig:
     """The loss is multiplied by this; with LARS that is the paper's lower rate for biases and norms, 0.0048 / 0.2."""
 
     def __post_init__(self) -> None:
-        for option, least in (("projector_layers", 1), ("projector_width", 2), ("projector_dim", 2)):
-            if getattr(self, option) < least:
-                raise ConfigError(f"--{option.replace('_', '-')} must be {least} or more, not {getattr(self, option)}")
-        if not self.redundancy_weight >= 0:
-            raise ConfigError(f"--redundancy-weight must be 0 or more, not {self.redundancy_weight}")
-        if not self.loss_scale > 0:
-            raise ConfigError(f"--loss-scale must be above 0, not {self.loss_scale}")
+        check(self, "1 or more", lambda value: value >= 1, "projector_layers")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "projector_dim")
+        check(self, "0 or more", lambda value: value >= 0, "redundancy_weight")
+        check(self, "above 0", lambda value: value > 0, "loss_scale")
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_layers} × {self.projector_width}, embeddings of {self.projector_dim}"
+        return f"projector {arrows(*widths(self.projector_width, self.projector_layers, self.projector_dim))}"
 
     def build(self, backbone: nn.Module, num_features: int) -> "BarlowTwins":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -77,8 +75,8 @@ class BarlowTwins(Method):
     def __init__(self, config: BarlowConfig, backbone: nn.Module, num_features: int) -> None:
         super().__init__(backbone)
         self.config = config
-        hidden = [config.projector_width] * (config.projector_layers - 1)
-        self.projector = mlp(num_features, [*hidden, config.projector_dim], last_bias=False)
+        layers = widths(config.projector_width, config.projector_layers, config.projector_dim)
+        self.projector = mlp(num_features, layers, last_bias=False)
 
     def loss(self, views: Views) -> StepOutput:
         """Mean over all twins: 0 is perfect; a collapse, with no correlation left at all, costs ``loss_scale`` × D."""
@@ -89,7 +87,7 @@ class BarlowTwins(Method):
         overlap = torch.stack([redundancy(matrix) for matrix in matrices]).mean()
         return StepOutput(
             loss=self.config.loss_scale * (agreement + self.config.redundancy_weight * overlap),
-            embeddings=z[0].detach(),
+            embeddings=z[0].detach().float(),
             metrics={"invariance": agreement.detach(), "redundancy": overlap.detach()},
         )
 
@@ -112,4 +110,4 @@ def invariance(matrix: Tensor) -> Tensor:
 
 def redundancy(matrix: Tensor) -> Tensor:
     """Sum of Cᵢⱼ² over i ≠ j: 0 where no two channels are correlated, D·(D - 1) where all are one."""
-    return off_diagonal(matrix).square().sum()
+    return matrix.square().sum() - matrix.diagonal().square().sum()

@@ -1,10 +1,13 @@
 """What every self-supervised method is: networks and a loss. It knows no device, loader, logger or command line."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
+from diptych.errors import ConfigError
 from diptych.types import ParameterGroup, StepOutput, Views
 
 
@@ -25,6 +28,8 @@ class MethodConfig(Protocol):
     """A method's own dataclass: it names the method, lists its settings, and builds it."""
 
     about: ClassVar[About]
+    losses_compare: ClassVar[bool]
+    """Whether a lower loss later in the run means better: early stopping needs it."""
 
     @property
     def name(self) -> str:
@@ -33,7 +38,7 @@ class MethodConfig(Protocol):
 
     @property
     def heads(self) -> str:
-        """What stands on the backbone, for people: ``projector 2 × 2048, predictor 512``."""
+        """What stands on the backbone, for people: ``projector 2048 → 128, queue of 4096``."""
         ...
 
     def build(self, backbone: nn.Module, num_features: int) -> "Method":
@@ -51,11 +56,16 @@ class Method(nn.Module):
         super().__init__()
         self.backbone = backbone
 
+    @property
+    def kept(self) -> nn.Module:
+        """The network that a run leaves behind: ``(B, C, h, w)`` → ``(B, num_features)``."""
+        return self.backbone
+
     def loss(self, views: Views) -> StepOutput:
         """Compare the views of one batch, each ``(B, C, h, w)`` float32.
 
         Returns:
-            The loss to minimise, embeddings ``(B, D)`` for the diagnosis, and further metrics.
+            The loss to minimise, embeddings ``(B, D)`` float32 for the diagnosis, and further metrics.
         """
         raise NotImplementedError
 
@@ -69,6 +79,28 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Move what gradients do not (a momentum encoder, a queue); ``progress`` is the part of the run done, 0..1."""
+
+
+def check(config: object, allowed: str, holds: Callable[[Any], bool], *options: str) -> None:
+    """Refuse settings that are no finite number, or of which ``holds`` says no.
+
+    Raises:
+        ConfigError: ``--queue-size must be 1 or more, not 0``, where ``allowed`` is "1 or more".
+    """
+    for option in options:
+        value = getattr(config, option)
+        if not (math.isfinite(value) and holds(value)):
+            raise ConfigError(f"--{option.replace('_', '-')} must be {allowed}, not {value}")
+
+
+def widths(hidden: int, layers: int, output: int) -> list[int]:
+    """List the length of what each layer of a head yields: all the same but the last."""
+    return [*[hidden] * (layers - 1), output]
+
+
+def arrows(*widths: int) -> str:
+    """Tell a head by what its layers yield, for people: ``2048 → 2048 → 128``."""
+    return " → ".join(map(str, widths))
 
 
 def full_size(views: Views) -> int:

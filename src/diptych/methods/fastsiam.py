@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import Suppress
 
-from diptych.errors import ConfigError
-from diptych.heads import bottleneck_predictor, projector
-from diptych.methods.base import About, Method, full_size
+from diptych.methods.base import About, full_size
 from diptych.methods.losses import negative_cosine
-from diptych.types import ParameterGroup, StepOutput, Views
+from diptych.methods.simsiam import SimSiam, SimSiamConfig
+from diptych.types import StepOutput, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,9 @@ class FastSiamConfig:
     about: ClassVar[About] = About(
         idea="SimSiam, with the mean of several views as the target.",
         paper="Pototzky et al. 2022, GCPR; after SimSiam, arXiv 2011.10566",
-        needs="four views, batches of 32 or more; nothing else",
+        needs="four views; shown to work from batches of 32 up; nothing else",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["fastsiam"]] = "fastsiam"
     projector_layers: int = 3
     """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
@@ -44,45 +44,37 @@ class FastSiamConfig:
     """Keep the predictor at the peak learning rate, as SimSiam does, while the rest decays."""
 
     def __post_init__(self) -> None:
-        if self.projector_layers < 1:
-            raise ConfigError(f"--projector-layers must be 1 or more, not {self.projector_layers}")
-        for option in ("projector_width", "predictor_width"):
-            if getattr(self, option) < 2:
-                raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
+        _ = self.simsiam  # which checks its settings
+
+    @property
+    def simsiam(self) -> SimSiamConfig:
+        """The networks, which are SimSiam's."""
+        return SimSiamConfig(
+            projector_layers=self.projector_layers,
+            projector_width=self.projector_width,
+            predictor_width=self.predictor_width,
+            predictor_constant_lr=self.predictor_constant_lr,
+        )
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_layers} × {self.projector_width}, predictor {self.predictor_width}"
+        return self.simsiam.heads
 
     def build(self, backbone: nn.Module, num_features: int) -> "FastSiam":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
-        return FastSiam(self, backbone, num_features)
+        return FastSiam(self.simsiam, backbone, num_features)
 
 
-class FastSiam(Method):
+class FastSiam(SimSiam):
     """Backbone f, projector g, predictor h; the loss is the mean of D(h(zᵢ), mean of zⱼ, j ≠ i), z = g(f(view))."""
-
-    def __init__(self, config: FastSiamConfig, backbone: nn.Module, num_features: int) -> None:
-        super().__init__(backbone)
-        self.config = config
-        self.projector = projector(num_features, config.projector_width, config.projector_layers)
-        self.predictor = bottleneck_predictor(config.projector_width, config.predictor_width)
 
     def loss(self, views: Views) -> StepOutput:
         """Negative cosine similarity, in -1..1; -1 at once is a sign of collapse."""
         z = [self.projector(self.backbone(view)) for view in views]
         aims = targets(z, full_size(views))
         terms = [negative_cosine(self.predictor(z_i), aim) for z_i, aim in zip(z, aims, strict=True)]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={})
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The encoder, and the predictor, whose learning rate may be constant."""
-        encoder = [*self.backbone.parameters(), *self.projector.parameters()]
-        return [
-            ParameterGroup(parameters=[p for p in encoder if p.requires_grad]),
-            ParameterGroup(parameters=[*self.predictor.parameters()], constant_lr=self.config.predictor_constant_lr),
-        ]
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={})
 
 
 def targets(z: list[Tensor], full: int) -> list[Tensor]:

@@ -23,9 +23,8 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import gather
-from diptych.errors import ConfigError
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, full_size
+from diptych.methods.base import About, Method, arrows, check, full_size, widths
 from diptych.seeding import generator
 from diptych.types import StepOutput, Views
 
@@ -40,8 +39,9 @@ class LeJEPAConfig:
     about: ClassVar[About] = About(
         idea="Each view predicts the mean of the full-size ones, and all embeddings form one round Gaussian.",
         paper="Balestriero & LeCun 2025, arXiv 2511.08544",
-        needs="two views or more, small ones help (2 and 6 to 8 in the paper), batches of 128 or more; little memory",
+        needs="two views, better with six to eight small ones; little memory; shown to work from batches of 128 up",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["lejepa"]] = "lejepa"
     projector_layers: int = 3
     """Layers of the projection head."""
@@ -55,16 +55,14 @@ class LeJEPAConfig:
     """Random directions along which the embeddings are compared with a Gaussian, drawn anew at each step."""
 
     def __post_init__(self) -> None:
-        for option, least in (("projector_layers", 1), ("projector_width", 2), ("projector_dim", 2), ("slices", 1)):
-            if getattr(self, option) < least:
-                raise ConfigError(f"--{option.replace('_', '-')} must be {least} or more, not {getattr(self, option)}")
-        if not 0 <= self.sigreg_weight <= 1:
-            raise ConfigError(f"--sigreg-weight must be in 0..1, not {self.sigreg_weight}")
+        check(self, "1 or more", lambda value: value >= 1, "projector_layers", "slices")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "projector_dim")
+        check(self, "in 0..1", lambda value: 0 <= value <= 1, "sigreg_weight")
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_layers} × {self.projector_width}, embeddings of {self.projector_dim}"
+        return f"projector {arrows(*widths(self.projector_width, self.projector_layers, self.projector_dim))}"
 
     def build(self, backbone: nn.Module, num_features: int) -> "LeJEPA":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -79,8 +77,8 @@ class LeJEPA(Method):
     def __init__(self, config: LeJEPAConfig, backbone: nn.Module, num_features: int) -> None:
         super().__init__(backbone)
         self.config = config
-        hidden = [config.projector_width] * (config.projector_layers - 1)
-        self.projector = mlp(num_features, [*hidden, config.projector_dim])
+        layers = widths(config.projector_width, config.projector_layers, config.projector_dim)
+        self.projector = mlp(num_features, layers)
         # A buffer: a run that goes on draws the directions that it would have drawn.
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 

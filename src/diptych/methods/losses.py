@@ -11,9 +11,3 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     this.
     """
     return -functional.cosine_similarity(p.float(), z.float(), dim=1).mean()
-
-
-def off_diagonal(matrix: Tensor) -> Tensor:
-    """Return all entries of a square matrix ``(D, D)`` save those of its diagonal, as ``(D·(D - 1),)``."""
-    size = len(matrix)
-    return matrix.flatten()[:-1].reshape(size - 1, size + 1)[:, 1:].flatten()

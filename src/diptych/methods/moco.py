@@ -32,9 +32,8 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import first_row, gather
-from diptych.errors import ConfigError
 from diptych.heads import mlp
-from diptych.methods.base import About, Method
+from diptych.methods.base import About, Method, arrows, check
 from diptych.methods.momentum import MomentumEncoder
 from diptych.types import StepOutput, Views
 
@@ -46,8 +45,10 @@ class MoCoConfig:
     about: ClassVar[About] = About(
         idea="A query finds its picture's key among the keys of many earlier batches, kept in a queue.",
         paper="Chen et al. 2020, arXiv 2003.04297",
-        needs="two views, a second encoder in memory, a queue shorter than the set of pictures; batches may be small",
+        needs="two views, memory for a second network, a queue shorter than the set of pictures; batches of any size",
     )
+    losses_compare: ClassVar[bool] = False
+    """The loss rises while the queue fills."""
     name: Suppress[Literal["moco"]] = "moco"
     temperature: float = 0.2
     """What similarities are divided by; lower looks at the hardest negatives only."""
@@ -61,20 +62,15 @@ class MoCoConfig:
     """Length of the embeddings."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"--temperature must be above 0, not {self.temperature}")
-        if not 0 <= self.ema_momentum < 1:
-            raise ConfigError(f"--ema-momentum must be 0 or more and below 1, not {self.ema_momentum}")
-        if self.queue_size < 1:
-            raise ConfigError(f"--queue-size must be 1 or more, not {self.queue_size}")
-        for option in ("projector_width", "projector_dim"):
-            if getattr(self, option) < 2:
-                raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
+        check(self, "above 0", lambda value: value > 0, "temperature")
+        check(self, "in 0..1, 1 excluded", lambda value: 0 <= value < 1, "ema_momentum")
+        check(self, "1 or more", lambda value: value >= 1, "queue_size")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "projector_dim")
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_width}, {self.projector_dim}, queue {self.queue_size}"
+        return f"projector {arrows(self.projector_width, self.projector_dim)}, queue of {self.queue_size}"
 
     def build(self, backbone: nn.Module, num_features: int) -> "MoCo":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -134,8 +130,8 @@ class MoCo(Method):
             for q in outputs
         ]
         filled = torch.tensor(min(1.0, seen / len(self.queue)))
-        loss = torch.stack(terms).mean()
-        return StepOutput(loss=loss, embeddings=outputs[0].detach(), metrics={"queue_filled": filled})
+        embeddings = outputs[0].detach().float()
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=embeddings, metrics={"queue_filled": filled})
 
     def after_step(self, progress: float) -> None:
         """Let the key encoder follow, and the keys of the last loss push out the oldest of the queue."""

@@ -24,8 +24,7 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import first_row, gather
-from diptych.errors import ConfigError
-from diptych.methods.base import About, Method, pairs
+from diptych.methods.base import About, Method, arrows, check, pairs
 from diptych.types import StepOutput, Views
 
 
@@ -36,8 +35,9 @@ class SimCLRConfig:
     about: ClassVar[About] = About(
         idea="Each view finds its counterpart among the views of all pictures of the batch.",
         paper="Chen et al. 2020, arXiv 2002.05709",
-        needs="two views, batches as large as the memory holds: 256 or more",
+        needs="two views, batches as large as the memory holds; shown to work from 256 up",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["simclr"]] = "simclr"
     temperature: float = 0.1
     """What similarities are divided by: 0.1 on ImageNet, 0.5 on CIFAR; lower looks at the hardest negatives only."""
@@ -47,16 +47,13 @@ class SimCLRConfig:
     """Length of the embeddings."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"--temperature must be above 0, not {self.temperature}")
-        for option in ("projector_width", "projector_dim"):
-            if getattr(self, option) < 2:
-                raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
+        check(self, "above 0", lambda value: value > 0, "temperature")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "projector_dim")
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_width}, {self.projector_dim}"
+        return f"projector {arrows(self.projector_width, self.projector_dim)}"
 
     def build(self, backbone: nn.Module, num_features: int) -> "SimCLR":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -113,4 +110,4 @@ class SimCLR(Method):
         start = first_row(len(z[0]))
         both_ways = [order for i, j in pairs(len(views)) for order in ((i, j), (j, i))]
         terms = [nt_xent(z[i], everyone[i], everyone[j], self.config.temperature, start) for i, j in both_ways]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=outputs[0].detach(), metrics={})
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=outputs[0].detach().float(), metrics={})

@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from tyro.conf import Suppress
 
-from diptych.errors import ConfigError
 from diptych.heads import bottleneck_predictor, projector
-from diptych.methods.base import About, Method, predictions
+from diptych.methods.base import About, Method, arrows, check, predictions, widths
 from diptych.methods.losses import negative_cosine
 from diptych.types import ParameterGroup, StepOutput, Views
 
@@ -28,8 +27,9 @@ class SimSiamConfig:
     about: ClassVar[About] = About(
         idea="One view's embedding predicts the other's, which is held constant.",
         paper="Chen & He 2020, arXiv 2011.10566",
-        needs="two views, batches of 64 or more; nothing else",
+        needs="two views; shown to work from batches of 64 up; nothing else",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["simsiam"]] = "simsiam"
     projector_layers: int = 3
     """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
@@ -45,16 +45,15 @@ class SimSiamConfig:
     """Keep the predictor at the peak learning rate (the official code's --fix-pred-lr) while the rest decays."""
 
     def __post_init__(self) -> None:
-        if self.projector_layers < 1:
-            raise ConfigError(f"--projector-layers must be 1 or more, not {self.projector_layers}")
-        for option in ("projector_width", "predictor_width"):
-            if getattr(self, option) < 2:
-                raise ConfigError(f"--{option.replace('_', '-')} must be 2 or more, not {getattr(self, option)}")
+        check(self, "1 or more", lambda value: value >= 1, "projector_layers")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "predictor_width")
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_layers} × {self.projector_width}, predictor {self.predictor_width}"
+        width = self.projector_width
+        projector = arrows(*widths(width, self.projector_layers, width))
+        return f"projector {projector}, predictor {arrows(self.predictor_width, width)}"
 
     def build(self, backbone: nn.Module, num_features: int) -> "SimSiam":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -82,7 +81,7 @@ class SimSiam(Method):
         z = [self.projector(self.backbone(view)) for view in views]
         p = [self.predictor(projection) for projection in z]
         terms = [negative_cosine(p[i], z[j].detach()) for i, j in predictions(len(views))]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={})
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The encoder, and the predictor, whose learning rate may be constant (appendix A of the paper)."""

@@ -28,9 +28,8 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import first_row, gather
-from diptych.errors import ConfigError
 from diptych.heads import Prototypes, mlp
-from diptych.methods.base import About, Method, predictions
+from diptych.methods.base import About, Method, arrows, check, predictions
 from diptych.types import ParameterGroup, StepOutput, Views
 
 
@@ -41,8 +40,9 @@ class SwAVConfig:
     about: ClassVar[About] = About(
         idea="One view's assignment to learned prototypes, which share the batch evenly, is predicted from the others.",
         paper="Caron et al. 2020, arXiv 2006.09882",
-        needs="two views, better with six small ones; in batch and queue together more pictures than prototypes",
+        needs="two views, better with six small ones; in batch and queue together no fewer pictures than prototypes",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["swav"]] = "swav"
     projector_width: int = 2048
     """Hidden width of the projection head."""
@@ -64,23 +64,16 @@ class SwAVConfig:
     """Part of the run after which the queue begins to fill; it is used once full: epoch 15 of 200."""
 
     def __post_init__(self) -> None:
-        for option in ("projector_width", "projector_dim", "prototypes"):
-            self._check(option, getattr(self, option) >= 2, "2 or more")
-        for option in ("temperature", "sinkhorn_epsilon"):
-            self._check(option, getattr(self, option) > 0, "above 0")
-        for option in ("prototypes_frozen", "queue_from"):
-            self._check(option, 0 <= getattr(self, option) <= 1, "a part of the run, 0..1")
-        self._check("sinkhorn_iterations", self.sinkhorn_iterations >= 1, "1 or more")
-        self._check("queue_size", self.queue_size >= 0, "0 or more")
-
-    def _check(self, option: str, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise ConfigError(f"--{option.replace('_', '-')} must be {allowed}, not {getattr(self, option)}")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "projector_dim", "prototypes")
+        check(self, "above 0", lambda value: value > 0, "temperature", "sinkhorn_epsilon")
+        check(self, "a part of the run, 0..1", lambda value: 0 <= value <= 1, "prototypes_frozen", "queue_from")
+        check(self, "1 or more", lambda value: value >= 1, "sinkhorn_iterations")
+        check(self, "0 or more", lambda value: value >= 0, "queue_size")
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_width} → {self.projector_dim}, {self.prototypes} prototypes"
+        return f"projector {arrows(self.projector_width, self.projector_dim)}, {self.prototypes} prototypes"
 
     def build(self, backbone: nn.Module, num_features: int) -> "SwAV":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -115,7 +108,9 @@ class SwAV(Method):
         codes = self._codes(z[:2])
         terms = [swapped_prediction(scores[i], codes[j], self.config.temperature) for i, j in predictions(len(views))]
         entropy = torch.special.entr(torch.stack(codes)).sum(2).mean()
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={"code_entropy": entropy})
+        return StepOutput(
+            loss=torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={"code_entropy": entropy}
+        )
 
     @torch.no_grad()
     def _codes(self, z: list[Tensor]) -> list[Tensor]:

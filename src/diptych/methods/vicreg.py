@@ -22,10 +22,8 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import gather
-from diptych.errors import ConfigError
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, pairs
-from diptych.methods.losses import off_diagonal
+from diptych.methods.base import About, Method, arrows, check, pairs, widths
 from diptych.types import StepOutput, Views
 
 EPSILON = 1e-4
@@ -39,8 +37,10 @@ class VICRegConfig:
     about: ClassVar[About] = About(
         idea="The views' embeddings are equal, every channel keeps varying, and no two channels vary together.",
         paper="Bardes, Ponce & LeCun 2021, arXiv 2105.04906",
-        needs="two views, batches of 128 or more (2048 in the paper), a wide projector: much memory at its 8192",
+        needs="two views, a wide projector: at 8192 much memory, and one matrix (0.25 GB) more for each further view, "
+        "small or not; shown to work from batches of 128 up",
     )
+    losses_compare: ClassVar[bool] = True
     name: Suppress[Literal["vicreg"]] = "vicreg"
     projector_layers: int = 3
     """Layers of the projection head (the paper's expander)."""
@@ -56,17 +56,17 @@ class VICRegConfig:
     """Weight ν of the covariances between different channels."""
 
     def __post_init__(self) -> None:
-        for option, least in (("projector_layers", 1), ("projector_width", 2), ("projector_dim", 2)):
-            if getattr(self, option) < least:
-                raise ConfigError(f"--{option.replace('_', '-')} must be {least} or more, not {getattr(self, option)}")
-        for option in ("invariance_weight", "variance_weight", "covariance_weight"):
-            if not getattr(self, option) >= 0:
-                raise ConfigError(f"--{option.replace('_', '-')} must be 0 or more, not {getattr(self, option)}")
+        check(self, "1 or more", lambda value: value >= 1, "projector_layers")
+        check(self, "2 or more", lambda value: value >= 2, "projector_width", "projector_dim")
+        weights = "invariance_weight", "variance_weight", "covariance_weight"
+        check(self, "0 or more", lambda value: value >= 0, *weights)
+        some = any(getattr(self, weight) for weight in weights)
+        check(self, "above 0 where the other two weights are 0", lambda value: some, weights[0])
 
     @property
     def heads(self) -> str:
         """What stands on the backbone, for people."""
-        return f"projector {self.projector_layers} × {self.projector_width}, embeddings of {self.projector_dim}"
+        return f"projector {arrows(*widths(self.projector_width, self.projector_layers, self.projector_dim))}"
 
     def build(self, backbone: nn.Module, num_features: int) -> "VICReg":
         """Make the method around ``backbone``, which yields ``(B, num_features)``."""
@@ -79,8 +79,8 @@ class VICReg(Method):
     def __init__(self, config: VICRegConfig, backbone: nn.Module, num_features: int) -> None:
         super().__init__(backbone)
         self.config = config
-        hidden = [config.projector_width] * (config.projector_layers - 1)
-        self.projector = mlp(num_features, [*hidden, config.projector_dim], last_bias=False)
+        layers = widths(config.projector_width, config.projector_layers, config.projector_dim)
+        self.projector = mlp(num_features, layers, last_bias=False)
 
     def loss(self, views: Views) -> StepOutput:
         """Weighted sum of the three terms: 0 is perfect; a collapse costs 0.99 × ``variance_weight``."""
@@ -124,4 +124,4 @@ def covariance(embeddings: Tensor) -> Tensor:
     centred = embeddings - embeddings.mean(dim=0)
     with torch.autocast(centred.device.type, enabled=False):  # which would round the product to bfloat16
         matrix = centred.T @ centred / (len(centred) - 1)
-    return off_diagonal(matrix).square().sum() / embeddings.shape[1]
+    return (matrix.square().sum() - matrix.diagonal().square().sum()) / embeddings.shape[1]

@@ -1,5 +1,6 @@
 """How the weights move: one dataclass, validated once."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,16 +29,14 @@ class OptimConfig:
     """Epochs over which the learning rate rises linearly from zero."""
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise ConfigError(f"--lr must be above 0, not {self.lr}")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"--momentum must be in 0..1, 1 excluded, not {self.momentum}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"--weight-decay must be 0 or more, not {self.weight_decay}")
-        if self.final_weight_decay is not None and self.final_weight_decay < 0:
-            raise ConfigError(f"--final-weight-decay must be 0 or more, not {self.final_weight_decay}")
-        if self.warmup_epochs < 0:
-            raise ConfigError(f"--warmup-epochs must be 0 or more, not {self.warmup_epochs}")
+        for option in ("weight_decay", "final_weight_decay", "warmup_epochs"):
+            value = getattr(self, option)
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"--{option.replace('_', '-')} must be 0 or more, not {value}")
 
     def peak_lr(self, batch_size: int) -> float:
         """Learning rate at the end of the warm-up, for the global ``batch_size``."""

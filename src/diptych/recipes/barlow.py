@@ -1,4 +1,4 @@
-"""Barlow Twins fitted to the pictures: arXiv 2103.03230."""
+"""Barlow Twins's recipe: arXiv 2103.03230."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,18 @@ from diptych.recipes.fitted import Plan, fitted
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice
 
+PLAN = Plan(
+    method=BarlowConfig(),
+    optim=OptimConfig(optimizer="lars", lr=0.2, weight_decay=1.5e-6, decay_all=False, warmup_epochs=10),
+    views={"crop_scale": (0.08, 1.0), "saturation": 0.2, "solarize": 0.1},
+    light={"projector_width": 512, "projector_dim": 512},
+    short={"optimizer": "adamw", "lr": 0.004, "weight_decay": 0.01, "loss_scale": 0.1},
+)
+
 
 def barlow(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """Barlow Twins fitted to your pictures and your machine: channels that agree and do not repeat one another.
 
     Measured: not yet.
     """
-    plan = Plan(
-        method=BarlowConfig(),
-        optim=OptimConfig(optimizer="lars", lr=0.2, weight_decay=1.5e-6, decay_all=False, warmup_epochs=10),
-        views={"crop_scale": (0.08, 1.0), "saturation": 0.2, "solarize": 0.1},
-        small={"projector_width": 1024, "projector_dim": 1024},
-        short={},
-    )
-    return fitted(plan, data, facts, asked)
+    return fitted(PLAN, data, facts, asked)

@@ -10,21 +10,12 @@ from typing import Any
 
 from diptych.config import with_settings
 from diptych.errors import ConfigError, suggest
-from diptych.methods import METHODS
-from diptych.recipes.barlow import barlow
-from diptych.recipes.byol import byol
-from diptych.recipes.dino import dino
+from diptych.methods import ALL_METHODS
+from diptych.recipes import barlow, byol, dino, fastsiam, lejepa, moco, patches, simclr, simsiam, swav, vicreg
 from diptych.recipes.facts import Facts, gather
-from diptych.recipes.fastsiam import fastsiam
 from diptych.recipes.keras_simsiam import keras_simsiam
-from diptych.recipes.lejepa import lejepa
-from diptych.recipes.moco import moco
-from diptych.recipes.simclr import simclr
-from diptych.recipes.simsiam import simsiam
 from diptych.recipes.simsiam_cifar import simsiam_cifar
 from diptych.recipes.simsiam_imagenet import simsiam_imagenet
-from diptych.recipes.swav import swav
-from diptych.recipes.vicreg import vicreg
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, Order
 from diptych.views.policies import POLICIES
@@ -35,7 +26,7 @@ FIXED: dict[str, Callable[[str], RunConfig]] = {
     "simsiam-cifar": simsiam_cifar,
     "simsiam-imagenet": simsiam_imagenet,
 }
-FITTED: dict[str, Callable[[str, Facts, Mapping[str, Any] | None], tuple[RunConfig, list[Choice]]]] = {
+ROOMS = {
     "simsiam": simsiam,
     "fastsiam": fastsiam,
     "simclr": simclr,
@@ -46,6 +37,10 @@ FITTED: dict[str, Callable[[str, Facts, Mapping[str, Any] | None], tuple[RunConf
     "vicreg": vicreg,
     "lejepa": lejepa,
     "dino": dino,
+    "patches": patches,
+}
+FITTED: dict[str, Callable[[str, Facts, Mapping[str, Any] | None], tuple[RunConfig, list[Choice]]]] = {
+    name: getattr(room, name) for name, room in ROOMS.items()
 }
 RECIPES: dict[str, Callable[..., object]] = {**FITTED, **FIXED}
 LOOKED = ("data_dir", "limit", "tile")
@@ -95,14 +90,14 @@ def recipe(name: str, data: str, asked: Mapping[str, Any] | None = None) -> Orde
 
 
 def skeleton(name: str) -> RunConfig:
-    """Return what is known of a recipe's configuration before any picture is looked at: all, where it is fixed.
+    """Return what is known of a recipe's configuration before any picture is looked at: the paper's, for photographs.
 
     Raises:
         ConfigError: no such recipe, with a suggestion.
     """
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe '{name}'{suggest(name, RECIPES)}")
-    return FIXED[name]("") if name in FIXED else RunConfig(data="", method=METHODS[name]())
+    return FIXED[name]("") if name in FIXED else ROOMS[name].PLAN.config("")
 
 
 def entries() -> list[Entry]:
@@ -123,5 +118,5 @@ def methods() -> list[MethodEntry]:
     """List the methods: the idea, the paper, what each needs, and what its recipe was measured to do."""
     return [
         MethodEntry(name=name, idea=m.about.idea, paper=m.about.paper, needs=m.about.needs, measured=measured(name))
-        for name, m in METHODS.items()
+        for name, m in ALL_METHODS.items()
     ]

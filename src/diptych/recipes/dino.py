@@ -1,14 +1,26 @@
-"""DINO fitted to the pictures: arXiv 2104.14294."""
+"""DINO's recipe: arXiv 2104.14294."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from diptych.methods import DINOConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts
-from diptych.recipes.fitted import Plan, fitted
+from diptych.recipes.fitted import SMALL, Plan, fitted
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice
+
+PLAN = Plan(
+    method=DINOConfig(),
+    optim=OptimConfig(
+        optimizer="adamw", lr=5e-4, weight_decay=0.04, final_weight_decay=0.4, decay_all=False, warmup_epochs=10
+    ),
+    views={"crop_scale": (0.25, 1.0), "local_scale": (0.05, 0.25), "saturation": 0.2, "solarize": 0.1},
+    always={"local_views": 8},
+    light={"projector_width": 512, "prototypes": 512},
+    short={"lr": 0.004, "weight_decay": 0.01, "final_weight_decay": 0.01, "ema_momentum": 0.95, "local_views": 2},
+)
 
 
 def dino(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
@@ -16,14 +28,8 @@ def dino(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tup
 
     Measured: not yet.
     """
-    plan = Plan(
-        method=DINOConfig(),
-        optim=OptimConfig(
-            optimizer="adamw", lr=5e-4, weight_decay=0.04, final_weight_decay=0.4, decay_all=False, warmup_epochs=10
-        ),
-        views={"crop_scale": (0.25, 1.0), "local_scale": (0.05, 0.25), "saturation": 0.2, "solarize": 0.1},
-        always={"local_views": 8},
-        small={"projector_width": 1024, "projector_norm": True, "prototypes": 1024},
-        short={},
-    )
+    made_for = facts.gpu and facts.side > SMALL
+    plan = replace(PLAN, backbone="timm:vit_small_patch16_224") if made_for else PLAN
+    if "vit" not in ((asked or {}).get("backbone") or plan.backbone or ""):
+        plan = replace(plan, always={**plan.always, "projector_norm": True})
     return fitted(plan, data, facts, asked)

@@ -1,4 +1,4 @@
-"""FastSiam fitted to the pictures: Pototzky et al. 2022."""
+"""FastSiam's recipe: Pototzky et al. 2022."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,18 @@ from diptych.recipes.fitted import Plan, fitted
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice
 
+PLAN = Plan(
+    method=FastSiamConfig(),
+    optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=1e-4),
+    always={"global_views": 4},
+    small={"projector_layers": 2, "predictor_constant_lr": False, "weight_decay": 5e-4},
+    short={"lr": 1.0},
+)
+
 
 def fastsiam(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """FastSiam fitted to your pictures and your machine: SimSiam with four views, for small batches.
 
     Measured: not yet.
     """
-    plan = Plan(
-        method=FastSiamConfig(),
-        optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=1e-4),
-        always={"global_views": 4},
-        small={"projector_layers": 2, "predictor_constant_lr": False, "weight_decay": 5e-4},
-        short={},
-    )
-    return fitted(plan, data, facts, asked)
+    return fitted(PLAN, data, facts, asked)

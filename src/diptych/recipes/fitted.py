@@ -23,6 +23,19 @@ SHORT = 5_000
 """Steps below which a run is short: a paper's learning rate would leave it where it began."""
 
 
+USUAL_LR = {"sgd": 0.05, "adamw": 5e-4, "lars": 0.3}
+"""For a batch of 256, where the user asks for another optimizer than the plan's: SimSiam's, DINO's and SimCLR's."""
+SMALL_VIEWS = {
+    "crop_scale": (0.2, 1.0),
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.4,
+    "hue": 0.1,
+    "solarize": 0.0,
+}
+"""Of small photographs by any method, SimSiam's: what was measured (docs/results.md); other policies have their own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a method asks for, before anything is known of the pictures; settings by their names."""
@@ -30,14 +43,24 @@ class Plan:
     method: MethodConfig
     optim: OptimConfig
     """The paper's, for ImageNet."""
+    backbone: str | None = None
+    """What the method is made for, if that is one kind of network."""
     views: Mapping[str, Any] = field(default_factory=dict)
-    """The paper's; for photographs, other policies have their own."""
-    always: dict[str, Any] = field(default_factory=dict)
+    """The paper's, for photographs; other policies have their own."""
+    always: Mapping[str, Any] = field(default_factory=dict)
     """Settings for pictures of any kind and size."""
     small: Mapping[str, Any] = field(default_factory=dict)
     """Settings for small pictures, over the paper's for ImageNet."""
+    light: Mapping[str, Any] = field(default_factory=dict)
+    """Smaller heads, for small pictures and for machines without a GPU."""
     short: Mapping[str, Any] = field(default_factory=dict)
     """Settings for runs of few steps, over all others."""
+
+    def config(self, data: str, policy: str = "natural") -> RunConfig:
+        """Return the paper's configuration, for pictures of a kind."""
+        base = RunConfig(data=data, method=self.method, optim=self.optim)
+        views = self.views if policy == "natural" else POLICIES[policy].values
+        return with_settings(base, {**self.always, **views})
 
 
 class Chooser:
@@ -83,9 +106,13 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     """
     choose = Chooser(asked)
     policy, size = choose_pictures(facts, choose)
-    choose("backbone", _backbone(facts, size), f"{size} px pictures, {facts.count:,} of them, on {machine(facts)}")
+    choose(
+        "backbone",
+        plan.backbone or _backbone(facts, size),
+        f"{size} px pictures, {facts.count:,} of them, on {machine(facts)}",
+    )
     batch_size = choose(
-        "batch_size", _batch_size(facts), f"a power of two, at most a quarter of the {facts.count:,} pictures"
+        "batch_size", usual_batch_size(facts), f"a power of two, at most a quarter of the {facts.count:,} pictures"
     )
     budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
     fitting = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
@@ -93,9 +120,13 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     precision = "bf16" if facts.bf16 else "fp32"
     choose("precision", precision, f"bfloat16 is {'' if facts.bf16 else 'not '}native here")
     if size <= SMALL:
-        for name, value in plan.small.items():
+        views = {name: value for name, value in SMALL_VIEWS.items() if policy == "natural" and name in plan.views}
+        for name, value in {**plan.small, **views}.items():
             choose(name, value, f"for small pictures, {SMALL} px or less")
         choose("blur", 0.0, f"the papers' for small pictures: a blur would leave little of {size} px")
+    if size <= SMALL or not facts.gpu:
+        for name, value in plan.light.items():
+            choose(name, value, f"the paper's is for larger pictures on GPUs; here, {size} px on {machine(facts)}")
     if {**plan.always, **choose.asked}.get("local_views"):
         choose("local_size", _local_size(size), f"about the part of {size} px that 96 is of 224")
     steps = epochs * (facts.count // batch_size)
@@ -104,10 +135,11 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
         choose("warmup_epochs", epochs / 10, f"a tenth of the run, not the paper's {plan.optim.warmup_epochs:g} epochs")
     if steps < SHORT:
         for name, value in plan.short.items():
-            choose(name, value, f"only {steps:,} steps: what won where 390 were measured (docs/results.md)")
-    base = RunConfig(data=data, method=plan.method, optim=plan.optim)
-    by_policy = plan.views if policy == "natural" else POLICIES[policy].values
-    return with_settings(with_settings(base, {**plan.always, **by_policy}), choose.values), choose.choices
+            choose(name, value, f"only {steps:,} steps: what won where few were measured (docs/results.md)")
+    asked_for, short = choose.asked.get("optimizer"), plan.short if steps < SHORT else {}
+    if asked_for in USUAL_LR and asked_for != short.get("optimizer", plan.optim.optimizer):
+        choose("lr", USUAL_LR[asked_for], f"usual with {asked_for}, which you asked for")
+    return with_settings(plan.config(data, policy), choose.values), choose.choices
 
 
 def _image_size(facts: Facts) -> int:
@@ -119,8 +151,8 @@ def _image_size(facts: Facts) -> int:
 
 
 def _local_size(size: int) -> int:
-    """Whole patches of 16 px, so that a ViT can take them."""
-    return max(16, 16 * round(size * 96 / 224 / 16))
+    """Whole patches of 16 px where the pictures are large enough, so that a ViT can take them."""
+    return min(max(16, 16 * round(size * 96 / 224 / 16)), size // 2)
 
 
 def _backbone(facts: Facts, size: int) -> str:
@@ -129,7 +161,8 @@ def _backbone(facts: Facts, size: int) -> str:
     return "resnet20v2" if size <= SMALL else "timm:resnet18"
 
 
-def _batch_size(facts: Facts) -> int:
+def usual_batch_size(facts: Facts) -> int:
+    """Return the batch size that is chosen: a power of two, at most a quarter of the pictures."""
     largest = 512 if facts.gpu else 128
     size = 2
     while size * 2 <= min(largest, max(2, facts.count // 4)):

@@ -1,6 +1,7 @@
-"""LeJEPA fitted to the pictures: arXiv 2511.08544."""
+"""LeJEPA's recipe: arXiv 2511.08544."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from diptych.methods import LeJEPAConfig
@@ -10,18 +11,24 @@ from diptych.recipes.fitted import Plan, fitted
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice
 
+PLAN = Plan(
+    method=LeJEPAConfig(),
+    optim=OptimConfig(
+        optimizer="adamw", lr=5e-4, lr_scaling=False, weight_decay=5e-4, decay_all=False, warmup_epochs=1
+    ),
+    views={"crop_scale": (0.3, 1.0), "local_scale": (0.05, 0.3), "saturation": 0.2, "solarize": 0.2},
+    always={"local_views": 6},
+    light={"projector_width": 512, "slices": 256},
+    short={"lr": 0.002, "weight_decay": 0.01, "local_views": 0},
+)
+
 
 def lejepa(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """LeJEPA fitted to your pictures and your machine: predict the mean view, keep the embeddings Gaussian.
 
     Measured: not yet.
     """
-    plan = Plan(
-        method=LeJEPAConfig(),
-        optim=OptimConfig(optimizer="adamw", lr=5e-4, lr_scaling=False, weight_decay=5e-2, decay_all=False),
-        views={"crop_scale": (0.3, 1.0), "local_scale": (0.05, 0.3)},
-        always={"local_views": 6},
-        small={"projector_width": 1024, "slices": 256},
-        short={},
-    )
+    plan = PLAN
+    if "vit" in ((asked or {}).get("backbone") or ""):
+        plan = replace(PLAN, optim=replace(PLAN.optim, weight_decay=5e-2))
     return fitted(plan, data, facts, asked)

@@ -10,6 +10,13 @@ from diptych.recipes.fitted import Plan, fitted
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice
 
+PLAN = Plan(
+    method=SimSiamConfig(),
+    optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=1e-4),
+    small={"projector_layers": 2, "predictor_constant_lr": False, "weight_decay": 5e-4},
+    short={"lr": 1.0},
+)
+
 
 def simsiam(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """SimSiam fitted to your pictures and your machine; the default.
@@ -20,10 +27,4 @@ def simsiam(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> 
     33.5 to 35.5 %, raw pixels 32.4 %), linear probe 48.8 to 49.5 % (untrained 43.5 to 43.6 %, raw pixels 39.1 %);
     intervals ± 1.0. Not measured on a GPU.
     """
-    plan = Plan(
-        method=SimSiamConfig(),
-        optim=OptimConfig(lr=0.05, momentum=0.9, weight_decay=1e-4),
-        small={"projector_layers": 2, "predictor_constant_lr": False, "weight_decay": 5e-4},
-        short={"lr": 1.0},
-    )
-    return fitted(plan, data, facts, asked)
+    return fitted(PLAN, data, facts, asked)

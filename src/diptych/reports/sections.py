@@ -42,7 +42,10 @@ def training_section(report: Facts) -> str:
         "A low loss alone proves nothing: where every picture gets the same embedding, the loss is at its best and the "
         "spread and the rank fall. Hover over a curve to read it."
     )
-    body = f'<div class="multiples">{"".join(charts)}</div>' if charts else "<p>No step has been recorded yet.</p>"
+    nothing = "No step has been recorded yet."
+    if get(report.card, "config", "method", "name") == "patches":
+        nothing = "Nothing was trained: the weights were counted from the pictures, without gradients."
+    body = f'<div class="multiples">{"".join(charts)}</div>' if charts else f"<p>{nothing}</p>"
     return section("training", "Training", lede if charts else "", body)
 
 
@@ -130,7 +133,7 @@ def _provenance(card: dict[str, Any]) -> list[tuple[str, str]]:
                 "Result",
                 f"{text(result['status'])} after {number(result['epochs'], 3)} epochs ({result['steps']:,} steps, "
                 f"{text(duration(result['seconds']))}, {result['images_per_second']:,.0f} pictures a second), "
-                f"loss {number(result['loss'])}",
+                + ("no loss" if result["loss"] is None else f"loss {number(result['loss'])}"),
             )
         )
     pairs += [

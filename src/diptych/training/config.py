@@ -72,12 +72,17 @@ class RunConfig:
             raise ConfigError(f"--image-size must be 8 or more pixels, not {self.image_size}")
         if self.channels < 1:
             raise ConfigError(f"--channels must be 1 or more, not {self.channels}")
-        if self.views.local_views and self.views.local_size >= self.image_size:
+        if self.train.patience and not self.method.losses_compare:
             raise ConfigError(
-                f"--local-size must be below the {self.image_size} px of --image-size, not {self.views.local_size}"
+                f"--patience does not go with {self.method.name}, whose losses do not compare along a run: leave it out"
             )
-        if self.train.patience and self.method.name == "moco":
-            raise ConfigError("--patience does not go with moco, whose loss rises while its queue fills: leave it out")
+        if (self.method.name == "patches") != self.backbone.startswith("patches"):
+            raise ConfigError(
+                "--method patches and --backbone patches:FILTERS go together, not "
+                f"--method {self.method.name} with --backbone {self.backbone}"
+            )
+        if self.method.name == "patches" and self.init_from:
+            raise ConfigError("patches begins with nothing but pictures: leave out --init-from")
         if self.tile is not None and self.tile < 8:
             raise ConfigError(f"--tile must be 8 or more pixels, not {self.tile}")
         if self.limit is not None and self.limit < 1:

@@ -3,7 +3,6 @@
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import nn
@@ -21,9 +20,8 @@ from diptych.runs import RunFolder
 from diptych.seeding import VIEWS, generator
 from diptych.training.config import RunConfig
 from diptych.training.recorder import Recorder
+from diptych.training.result import Status
 from diptych.views.pipeline import ViewMaker
-
-Status = Literal["finished", "stopped early", "interrupted"]
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written at the end, when the run is stopped, and whenever the last one is older than this."""

@@ -1,6 +1,6 @@
 """A whole pretraining run: read the pictures, build the parts, train, leave a backbone behind."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -11,15 +11,16 @@ from diptych.checkpoint import Progress
 from diptych.config import diff
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
 from diptych.errors import ConfigError, RunFolderError, UserError
-from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
-from diptych.methods import Method
+from diptych.frozen import initial_backbone, save_backbone
+from diptych.methods import Method, PatchesConfig
 from diptych.optim.build import build_optimizer
 from diptych.progress import Terminal
-from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
+from diptych.runs import RunFolder, write_json
 from diptych.seeding import VIEWS, WEIGHTS, generator
 from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
-from diptych.training.loop import Parts, Status, train
+from diptych.training.fit import build_network, fit_run
+from diptych.training.loop import Parts, train
 from diptych.training.order import Choice, Order
 from diptych.training.pictures import (
     PLACES,
@@ -30,26 +31,11 @@ from diptych.training.pictures import (
     with_statistics,
 )
 from diptych.training.recorder import Recorder
+from diptych.training.result import RunResult, Status, backbone_card
 from diptych.training.warm import Start, normalised_anew, read_start
 from diptych.views.pipeline import ViewMaker
 
 SHOWN_PAIRS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a run came to."""
-
-    run: str
-    """The run folder."""
-    status: Status
-    steps: int
-    epochs: float
-    loss: float
-    """Mean over the last epoch's records."""
-    seconds: float
-    images_per_second: float
-    warnings: list[str]
 
 
 def pretrain(
@@ -75,13 +61,18 @@ def pretrain(
         where = pick_device(device, world)
         start = read_start(order.config)
         barrier(world)  # --overwrite may delete the source: not before every process has read it
-        build_method(order.config, start)
+        without_gradients = isinstance(order.config.method, PatchesConfig)
+        build_network(order.config, world) if without_gradients else build_method(order.config, start)
         for choice in order.choices:
             _say_choice(choice, terminal)
         for note in (f"training begins with the weights of {start.file}", *start.notes) if start else ():
             terminal.say(note)
         pictures = open_pictures(order.config, world, terminal)
         order = replace(order, config=pictures.measured(order.config, world, terminal))
+        if getattr(order.config.method, "queue_size", 0) >= pictures.count:
+            raise ConfigError(
+                f"--queue-size must be below the number of pictures, {pictures.count}: choose a smaller one"
+            )
         for choice in normalised_anew(start, order.config) if start else ():
             _say_choice(choice, terminal)
             order = replace(order, choices=[*order.choices, choice])
@@ -91,11 +82,13 @@ def pretrain(
             write_json(run.config, run_card(order, pictures, start, where, world))
             if start:
                 start.keep(run)
-            figures.view_pairs(
-                run.views, *_some_views(order.config, pictures.some(SHOWN_PAIRS, order.config.train.seed))
-            )
+            if not without_gradients:
+                shown = pictures.some(SHOWN_PAIRS, order.config.train.seed)
+                figures.view_pairs(run.views, *_some_views(order.config, shown))
         barrier(world)
         pictures.attach(run, world)
+        if without_gradients:
+            return fit_run(run, order.config, pictures, where, world, terminal)
         return _train(run, order.config, pictures, start, None, where, world, terminal)
 
 
@@ -223,7 +216,7 @@ def _train(
         result = replace(result, seconds=before["seconds"], images_per_second=before["images_per_second"])
     if world.is_main:
         if status != "interrupted":
-            save_backbone(run, method.backbone, _backbone_card(config, features))
+            save_backbone(run, method.kept, backbone_card(config, features))
         figures.loss_curve(run.loss, recorder.records)
         write_result(run, {k: v for k, v in asdict(result).items() if k != "run"})
     barrier(world)
@@ -248,12 +241,15 @@ def build_method(config: RunConfig, start: Start | None = None) -> tuple[Method,
         _try_small_views(backbone, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
+        assert not isinstance(config.method, PatchesConfig)  # which is fitted, not trained
         return config.method.build(backbone, features), features, notes
 
 
 def _try_small_views(backbone: nn.Module, config: RunConfig) -> None:
     """Refuse small views that the backbone cannot take, before anything is read."""
     size = config.views.local_size
+    if size >= config.image_size:
+        raise ConfigError(f"--local-size must be below the {config.image_size} px of --image-size, not {size}")
     try:
         with torch.no_grad():
             backbone.eval()(torch.zeros(1, config.channels, size, size))
@@ -262,26 +258,6 @@ def _try_small_views(backbone: nn.Module, config: RunConfig) -> None:
             f"{config.backbone} cannot take views of {size} px beside {config.image_size} px: choose another "
             f"--local-size or --backbone ({str(error).splitlines()[0]})"
         ) from error
-
-
-def _backbone_card(config: RunConfig, features: int) -> BackboneCard:
-    return BackboneCard(
-        schema_version=SCHEMA_VERSION,
-        backbone=config.backbone,
-        num_features=features,
-        seed=config.train.seed,
-        init_from=config.init_from,
-        preprocessing=Preprocessing(
-            image_size=config.image_size,
-            channels=config.channels,
-            depth=config.depth,
-            tile=config.tile,
-            mean=config.views.mean,
-            std=config.views.std,
-            low=config.views.low,
-            high=config.views.high,
-        ),
-    )
 
 
 def _result(run: RunFolder, recorder: Recorder, progress: Progress, status: Status, per_epoch: int) -> RunResult:

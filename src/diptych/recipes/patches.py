@@ -1,0 +1,44 @@
+"""Patches fitted to the pictures: Coates & Ng 2011, and what followed."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from diptych.config import with_settings
+from diptych.errors import ConfigError
+from diptych.methods.patches import PatchesConfig
+from diptych.optim.config import OptimConfig
+from diptych.recipes.facts import Facts
+from diptych.recipes.fitted import Chooser, choose_pictures
+from diptych.training.config import RunConfig, TrainConfig
+from diptych.training.order import Choice
+from diptych.views.config import ViewsConfig
+
+FILTERS = 2048
+USED = {"policy", "mean", "std", "low", "high", "batch_size", "seed"}
+"""Of the settings of views, optimizer and loop, those that mean something without gradients."""
+
+
+class PLAN:
+    """What is known before any picture is looked at."""
+
+    @staticmethod
+    def config(data: str) -> RunConfig:
+        """Return the configuration for photographs."""
+        return RunConfig(data=data, method=PatchesConfig(), backbone=f"patches:{FILTERS}", train=TrainConfig(epochs=1))
+
+
+def patches(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
+    """Patches, which computes no gradients: a first answer in minutes on a CPU, and the bar for trained networks.
+
+    Measured: not yet.
+    """
+    choose = Chooser(asked)
+    idle = {field.name for cls in (ViewsConfig, OptimConfig, TrainConfig) for field in fields(cls)} - USED
+    for name in choose.asked:
+        if name in idle:
+            raise ConfigError(f"patches makes no views and takes no steps: leave out --{name.replace('_', '-')}")
+    choose_pictures(facts, choose)
+    choose("backbone", f"patches:{FILTERS}", "as many filters as two cores fit and apply in minutes")
+    choose("batch_size", max(2, min(256, facts.count // 8)), "pictures at a time; it changes nothing else")
+    return with_settings(PLAN.config(data), choose.values), choose.choices
