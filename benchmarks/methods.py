@@ -94,20 +94,30 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> str:
-    """Write the results as a table in Markdown."""
+    """Write the results as a table in Markdown: from the least to the greatest seed, an interval where there is one."""
     lines = [
-        "| method | kNN % | linear % | untrained linear % | pictures/s | GiB | seeds |",
+        "| method | kNN % | linear probe % | untrained: kNN, linear | pictures/s | GiB | seeds |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, notes in found.items():
-        knn, linear = ([100 * note["scores"]["pretrained"][probe][0] for note in notes] for probe in ("knn", "linear"))
-        untrained = [100 * note["scores"]["random"]["linear"][0] for note in notes]
-        speed = max(note["pictures_per_second"] for note in notes)
-        memory = max(note["memory_gib"] for note in notes)
-        seeds = ", ".join(str(note["seed"]) for note in notes)
-        cells = [f"`{name}`", spread(knn), spread(linear), spread(untrained), f"{speed:.0f}", f"{memory:.1f}", seeds]
+        untrained = ", ".join(told(notes, "random", probe) for probe in ("knn", "linear"))
+        cells = [f"`{name}`", told(notes, "pretrained", "knn"), told(notes, "pretrained", "linear"), untrained]
+        cells.append(spread([note["pictures_per_second"] for note in notes], 0))
+        cells.append(f"{max(note['memory_gib'] for note in notes):.1f}")
+        cells.append(", ".join(str(note["seed"]) for note in notes))
         lines.append(f"| {' | '.join(cells)} |")
+    any_notes = next(iter(found.values()))
+    lines.append(f"| raw pixels | {told(any_notes, 'pixels', 'knn')} | {told(any_notes, 'pixels', 'linear')} | | | | |")
     return "\n".join(lines)
+
+
+def told(notes: list[dict[str, Any]], contender: str, probe: str) -> str:
+    """Write a contender's accuracy in percent: ``45.9 (45.0 to 46.9)`` for one seed, ``45.1 to 45.9`` for several."""
+    scores = [note["scores"][contender][probe] for note in notes]
+    if len(scores) == 1 and contender != "random":
+        (accuracy, (low, high)) = scores[0]
+        return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    return spread([100 * accuracy for accuracy, _ in scores])
 
 
 def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:

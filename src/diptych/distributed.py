@@ -89,13 +89,13 @@ def wrapped(module: nn.Module, world: World) -> nn.Module:
     """Return ``module`` so that its backward pass averages gradients over all processes.
 
     Batch norm statistics are shared across processes on GPUs (SyncBatchNorm exists for CUDA only); on CPUs each
-    process normalises its own slice, and the first process's running ones are what is saved.
+    process normalises its own slice.
     """
     if world.size == 1:
         return module
     if next(module.parameters()).is_cuda:
         module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # timm's: torch's own would drop the activations inside timm's norms
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(module)
 
 
 def any_rank(flag: bool | Tensor, device: torch.device, world: World) -> bool:

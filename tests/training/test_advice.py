@@ -42,6 +42,6 @@ def test_the_three_areas_of_advice_carry_the_runs_own_values():
         "peak is 0.05",
         "(3)",
         "resnet20v2",
-        "3 × 2048",
+        "2048 → 2048 → 2048",
     ):
         assert part in warning, part

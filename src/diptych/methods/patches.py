@@ -32,6 +32,7 @@ class PatchesConfig:
         paper="Coates & Ng 2011 (ICML); Thiry et al. 2021, arXiv 2101.07528; Chen et al. 2022, arXiv 2209.15261",
         needs="minutes on a CPU, two passes; --backbone patches:FILTERS",
     )
+    losses_compare: ClassVar[bool] = False
     name: Suppress[Literal["patches"]] = "patches"
     patch_whitening: float = 0.1
     """Added to the variances of patches before they are made equal, as a part of their mean."""
