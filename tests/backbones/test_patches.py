@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from diptych.backbones import patches
-from diptych.backbones.patches import GRID, LARGEST_SIDE, PATCH, THRESHOLD, PatchNetwork, patch_network
+from diptych.backbones.patches import EDGE, GRID, LARGEST_SIDE, PATCH, THRESHOLD, PatchNetwork, patch_network
 from diptych.errors import ConfigError
 
 
@@ -24,7 +26,7 @@ def pictures(count=3, size=12, channels=3, seed=1):
 
 
 def slow_cells(net, picture):
-    """Steps 1 to 3 of the docstring for one picture, one patch at a time: ``(16, K)``."""
+    """Steps 1 to 3 of the docstring for one picture, one patch at a time: ``(9, K)``."""
     centred = picture - picture.mean(dim=(1, 2), keepdim=True)
     side = picture.shape[-1] - PATCH + 1
     codes = torch.zeros(side, side, len(net.filters))
@@ -33,13 +35,18 @@ def slow_cells(net, picture):
             patch = centred[:, row : row + PATCH, column : column + PATCH].flatten() @ net.whitening
             cosines = net.filters @ patch / patch.norm()
             codes[row, column] = (cosines - net.threshold).clamp_min(0)
-    cells = []
+    cells = torch.zeros(GRID, GRID, len(net.filters))
     for row in range(GRID):
         for column in range(GRID):
-            rows = slice(row * side // GRID, -(-(row + 1) * side // GRID))
-            columns = slice(column * side // GRID, -(-(column + 1) * side // GRID))
-            cells.append(codes[rows, columns].mean(dim=(0, 1)))
-    return torch.stack(cells)
+            total = 0.0
+            for y in range(side):
+                for x in range(side):
+                    away = ((y + 0.5) / side * GRID - row - 0.5) ** 2 + ((x + 0.5) / side * GRID - column - 0.5) ** 2
+                    weight = math.exp(-away / 2 / EDGE**2)
+                    cells[row, column] += weight * codes[y, x]
+                    total += weight
+            cells[row, column] /= total
+    return cells.flatten(0, 1)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16])
@@ -68,12 +75,12 @@ def test_features_are_centred_projected_cells_of_unit_length():
 
 
 def test_shapes_follow_from_name_size_and_channels():
-    net = patch_network("patches:300", image_size=20, channels=5)
-    assert net.num_features == 16 * 256 and net(pictures(2, 20, 5)).shape == (2, 16 * 256)
-    assert net.whitening.shape == (180, 180) and net.filters.shape == (300, 180)
-    assert net.mean.shape == (300,) and net.projection.shape == (300, 256)
+    net = patch_network("patches:600", image_size=20, channels=5)
+    assert net.num_features == 9 * 512 and net(pictures(2, 20, 5)).shape == (2, 9 * 512)
+    assert net.whitening.shape == (180, 180) and net.filters.shape == (600, 180)
+    assert net.mean.shape == (600,) and net.projection.shape == (600, 512)
     assert all(weight.dtype == torch.float32 for weight in net.state_dict().values())
-    assert patch_network("patches:7", image_size=20).num_features == 16 * 7
+    assert patch_network("patches:7", image_size=20).num_features == 9 * 7
     assert len(patch_network("patches", image_size=8).filters) == patches.FILTERS
 
 
@@ -105,19 +112,16 @@ def test_a_picture_has_the_same_features_alone_and_in_any_batch(monkeypatch):
 
 
 def test_codes_are_made_in_bounded_memory(monkeypatch):
-    largest = []
-    matmul = torch.Tensor.__matmul__
+    sizes = []
 
-    def watched(a, b):
-        result = matmul(a, b)
-        largest.append(result.numel())
-        return result
+    class Watched(PatchNetwork):
+        def patches(self, pictures):
+            sizes.append(len(pictures))
+            return super().patches(pictures)
 
-    net = network(filters=200, size=16)
-    monkeypatch.setattr(patches, "_CODES_AT_ONCE", 3 * 11 * 11 * 200)
-    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
-    net.codes(pictures(20, 16))
-    assert max(largest) == 3 * 11 * 11 * 200  # of three pictures
+    monkeypatch.setattr(patches, "_CODES_AT_ONCE", 3 * 11 * 11 * 200 + 1)  # three pictures' codes fit, not four's
+    Watched(200, image_size=16).codes(pictures(20, 16))
+    assert sizes == [3, 3, 3, 3, 3, 3, 2]
 
 
 def test_large_pictures_are_averaged_down():
@@ -132,7 +136,19 @@ def test_pictures_of_one_colour_have_finite_features():
     assert network()(flat).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["patches:", "patches:x", "patches:-1", "patches:1.5", "patches2048", "patch"])
+def test_flip_gives_a_picture_and_its_mirror_image_the_same_features():
+    images = pictures()
+    plain, flip = network(), patch_network("patches:12-flip", image_size=12)
+    flip.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(flip(images), flip(images.flip(3)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(flip(images), (plain(images) + plain(images.flip(3))) / 2, rtol=0, atol=1e-6)
+    assert not torch.allclose(plain(images), plain(images.flip(3)), atol=0.01)
+    assert patch_network("patches-flip", image_size=12).flip and not patch_network("patches", image_size=12).flip
+
+
+@pytest.mark.parametrize(
+    "name", ["patches:", "patches:12-flop", "patches:x", "patches:-1", "patches:1.5", "patches2048", "patch"]
+)
 def test_other_names_are_refused(name):
     with pytest.raises(ConfigError, match="patches:2048"):
         patch_network(name, image_size=32)

@@ -9,7 +9,7 @@ from diptych.backbones.patches import PATCH, PatchNetwork
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.features import Features
 from diptych.evaluation.knn import classify
-from diptych.methods.patches import PASSES, PatchesConfig, fit, inverse_root
+from diptych.methods.patches import PASSES, PatchesConfig, _reservoir, fit, inverse_root
 
 
 def noise(count=40, size=12, channels=3, seed=0):
@@ -71,16 +71,13 @@ def test_filters_are_whitened_patches_of_the_pictures():
 
 def test_every_picture_may_give_a_filter():
     """40 pictures, 24 filters, many seeds: the early pictures are not preferred to the late ones."""
-    images = torch.arange(1.0, 41)[:, None, None, None] * noise(1)  # each picture's patches have a length of their own
     given = torch.zeros(40)
     for seed in range(200):
         sample = []
         generator = torch.Generator().manual_seed(seed)
-        from diptych.methods.patches import _reservoir
-
-        for seen, picture in enumerate(images):
-            _reservoir(sample, picture, seen, 24, generator)
-        chosen = [round(float(picture.flatten()[0] / images[0].flatten()[0])) - 1 for picture in sample]
+        for seen in range(40):
+            _reservoir(sample, torch.tensor(seen), seen, 24, generator)
+        chosen = [int(picture) for picture in sample]
         assert len(set(chosen)) == 24
         given[chosen] += 1
     # 200 · 24 / 40 = 120 expected, with a standard deviation of 7
@@ -136,7 +133,7 @@ def test_large_pictures_are_learned_as_they_are_seen():
     images = noise(6, size=12)
     large = images.repeat_interleave(8, dim=2).repeat_interleave(8, dim=3)  # 96 px, averaged to 48
     network, _ = fitted(large)
-    assert network(large).isfinite().all() and network.pooling.shape == (16, 43**2)
+    assert network(large).isfinite().all() and network.pooling.shape == (9, 43**2)
 
 
 def test_settings_reach_the_network():
@@ -166,15 +163,15 @@ def textures(count, seed):
 
 
 def test_fitted_features_tell_textures_apart_where_random_filters_do_not():
-    (train, train_labels), (test, test_labels) = textures(120, seed=1), textures(80, seed=2)
+    (train, train_labels), (test, test_labels) = textures(240, seed=1), textures(80, seed=2)
 
     def accuracy(network):
         predicted, _ = classify(Features(network(train), train_labels), network(test), 2)
         return float((predicted == test_labels).float().mean())
 
     torch.manual_seed(0)
-    random = accuracy(PatchNetwork(96, image_size=16))
-    assert accuracy(fitted(train, filters=96)[0]) > max(0.9, random + 0.2)
+    random = accuracy(PatchNetwork(48, image_size=16))
+    assert random < 0.7 and accuracy(fitted(train, filters=48)[0]) > 0.8
 
 
 def test_one_picture_is_refused():
