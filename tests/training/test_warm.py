@@ -114,6 +114,7 @@ def test_a_run_with_another_backbone_or_other_channels_is_refused(run):
 
 def test_a_convolutional_network_goes_on_with_pictures_of_another_size_and_that_is_said(run):
     start = read_start(asking(run, image_size=24))
+    assert start.seen is None  # digests of other pixels: what was seen is not known
     assert same(start.weights, weights())
     assert start.notes == (f"{run} has learned from pictures of 16 px, not 24 px",)
 

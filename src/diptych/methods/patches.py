@@ -1,8 +1,15 @@
 """Patches: a picture as the patches it holds. Nothing is learned by gradients; a first answer in minutes on a CPU.
 
-TODO docstring
+Whitened random patches: Coates & Ng 2011 ("The importance of encoding versus training with sparse coding and vector
+quantization", ICML); Thiry et al. 2021 (arXiv 2101.07528). That codes are brought to the axes on which pictures differ
+most, compared with the variance within them, is in the spirit of the sparse manifold transform (Chen et al. 2022, arXiv
+2209.15261), which asks that neighbouring patches lie close together.
+
+Deviations: filters are drawn, not learned (as in the first two), and no second layer stands on the first; the threshold
+is one of cosines.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,6 +25,9 @@ from diptych.methods.base import About
 
 PASSES = 2
 """How often ``fit`` goes through the pictures."""
+
+FLAT = 1e-8
+"""Variance of patches, in normalised pictures, below which nothing but rounding is left of them."""
 
 Batches = Callable[[], Iterable[Tensor]]
 """Each call begins a pass over all pictures, in the same order: normalised ``(B, C, S, S)`` float32."""
@@ -43,7 +53,7 @@ class PatchesConfig:
 
     def __post_init__(self) -> None:
         for option in ("patch_whitening", "code_whitening"):
-            if getattr(self, option) <= 0:
+            if not 0 < getattr(self, option) < math.inf:
                 raise ConfigError(f"--{option.replace('_', '-')} must be more than 0, not {getattr(self, option)}")
         if not -1 <= self.patch_threshold < 1:
             raise ConfigError(f"--patch-threshold must be from -1 to below 1, not {self.patch_threshold}")
@@ -100,7 +110,7 @@ def _fit_filters(
     for images in batches:
         pictures = network.shrunk(images)
         rows = network.patches(pictures).flatten(0, 1)
-        second_moment += (rows.T @ rows).double().cpu()
+        second_moment += (rows.T @ rows).cpu().double()
         patches += len(rows)
         for picture in pictures:
             _reservoir(sample, picture, count, len(network.filters), generator)
@@ -109,7 +119,7 @@ def _fit_filters(
     if count < 2:
         raise DataError(f"patches learns from what differs between pictures: give it two or more, not {count}")
     # Patches are centred already (each picture's mean colour is taken off), so this is their covariance.
-    if not second_moment.trace() > 0:
+    if not second_moment.trace() / patches > FLAT:
         raise DataError("every picture is of one colour, so patches has nothing to learn from: look at them with audit")
     network.whitening.copy_(inverse_root(second_moment / patches, config.patch_whitening))
     network.filters.copy_(_filters(network, sample, generator))
@@ -150,12 +160,16 @@ def _fit_projection(
     for images in batches:
         codes = network.codes(images)
         cells, pictures = codes.flatten(0, 1), codes.mean(dim=1)
-        mean += pictures.double().sum(dim=0).cpu()
-        of_cells += (cells.T @ cells).double().cpu() / codes.shape[1]
-        of_pictures += (pictures.T @ pictures).double().cpu()
+        mean += pictures.sum(dim=0).cpu().double()
+        of_cells += (cells.T @ cells).cpu().double() / codes.shape[1]
+        of_pictures += (pictures.T @ pictures).cpu().double()
         done += len(images)
         tell(count + done, "projection")
     mean /= count
+    if not (of_cells / count - mean.outer(mean)).trace() > 0:
+        raise DataError(
+            f"no patch is as like a filter as --patch-threshold {config.patch_threshold} demands: type a lower one"
+        )
     whitening = inverse_root(of_cells / count - mean.outer(mean), config.code_whitening)
     between, axes = torch.linalg.eigh(whitening @ (of_pictures / count - mean.outer(mean)) @ whitening)
     kept = network.projection.shape[1]
@@ -173,4 +187,5 @@ def inverse_root(covariance: Tensor, added: float) -> Tensor:
     """
     variances, axes = torch.linalg.eigh(covariance)
     scales = (variances.clamp_min(0) + added * variances.mean()).rsqrt()
-    return (axes * scales) @ axes.T
+    root: Tensor = (axes * scales) @ axes.T
+    return root

@@ -237,26 +237,31 @@ def build_method(config: RunConfig, start: Start | None = None) -> tuple[Method,
     backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
     if start:
         backbone.load_state_dict(start.weights)
-    if config.views.local_views:
-        _try_small_views(backbone, config)
+    _try_views(backbone, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
         assert not isinstance(config.method, PatchesConfig)  # which is fitted, not trained
         return config.method.build(backbone, features), features, notes
 
 
-def _try_small_views(backbone: nn.Module, config: RunConfig) -> None:
-    """Refuse small views that the backbone cannot take, before anything is read."""
-    size = config.views.local_size
-    if size >= config.image_size:
-        raise ConfigError(f"--local-size must be below the {config.image_size} px of --image-size, not {size}")
+def _try_views(backbone: nn.Module, config: RunConfig) -> None:
+    """Refuse views that the backbone cannot take, before anything is read."""
+    _try_view(backbone, config, config.image_size, "--image-size")
+    if config.views.local_views:
+        size = config.views.local_size
+        if size >= config.image_size:
+            raise ConfigError(f"--local-size must be below the {config.image_size} px of --image-size, not {size}")
+        _try_view(backbone, config, size, "--local-size")
+
+
+def _try_view(backbone: nn.Module, config: RunConfig, size: int, flag: str) -> None:
     try:
         with torch.no_grad():
             backbone.eval()(torch.zeros(1, config.channels, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"{config.backbone} cannot take views of {size} px beside {config.image_size} px: choose another "
-            f"--local-size or --backbone ({str(error).splitlines()[0]})"
+            f"{config.backbone} cannot take views of {size} px: choose another {flag} or --backbone "
+            f"({str(error).partition(chr(10))[0]})"
         ) from error
 
 

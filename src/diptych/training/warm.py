@@ -144,6 +144,9 @@ def _from_run(config: RunConfig, path: Path) -> Start:
     weights, notes = _fitted(found, config, f"type --image-size {made.image_size}, as they were trained with")
     if made.image_size != config.image_size:
         notes = (f"{path} has learned from pictures of {made.image_size} px, not {config.image_size} px", *notes)
+    known = card.init_from is None or folder.initial_pictures.exists()
+    # Pictures are recognised by their decoded pixels, which are others at another size, type or tile.
+    alike = (made.image_size, made.pixels, made.tile) == (config.image_size, config.pixels, config.tile)
     return Start(
         init_from=str(config.init_from),
         file=str(folder.backbone_weights),
@@ -151,7 +154,7 @@ def _from_run(config: RunConfig, path: Path) -> Start:
         weights=weights,
         notes=notes,
         normalised={name: getattr(made, name) for name in ("mean", "std", "low", "high")},
-        seen=read_digests(folder) if card.init_from is None or folder.initial_pictures.exists() else None,
+        seen=read_digests(folder) if known and alike else None,
     )
 
 
