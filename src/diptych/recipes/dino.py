@@ -26,7 +26,11 @@ PLAN = Plan(
 def dino(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """DINO fitted to your pictures and your machine: a slow teacher, many small views; made for ViTs and long runs.
 
-    Measured: not yet.
+    Command: ``diptych pretrain cifar10.zip --method dino --limit 10000 --out RUN``, then ``diptych evaluate RUN
+    cifar10.zip --limit 10000``.
+    Hardware and time: 2 CPU cores with bfloat16, minutes.
+    Measured: 10,000 CIFAR-10 pictures × 5 epochs, all 10,000 test pictures, seed 0: kNN 35.7 % (untrained
+    33.5 %, raw pixels 32.4 %), linear probe 44.5 % (untrained 43.6 %, raw pixels 39.1 %); intervals ± 1.0.
     """
     made_for = facts.gpu and facts.side > SMALL
     plan = replace(PLAN, backbone="timm:vit_small_patch16_224") if made_for else PLAN

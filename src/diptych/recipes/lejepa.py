@@ -26,7 +26,11 @@ PLAN = Plan(
 def lejepa(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """LeJEPA fitted to your pictures and your machine: predict the mean view, keep the embeddings Gaussian.
 
-    Measured: not yet.
+    Command: ``diptych pretrain cifar10.zip --method lejepa --limit 10000 --out RUN``, then ``diptych evaluate RUN
+    cifar10.zip --limit 10000``.
+    Hardware and time: 2 CPU cores with bfloat16, minutes.
+    Measured: 10,000 CIFAR-10 pictures × 5 epochs, all 10,000 test pictures, seed 0: kNN 39.6 % (untrained
+    33.5 %, raw pixels 32.4 %), linear probe 47.4 % (untrained 43.6 %, raw pixels 39.1 %); intervals ± 1.0.
     """
     plan = PLAN
     if "vit" in ((asked or {}).get("backbone") or ""):
