@@ -2,7 +2,7 @@
 
     python benchmarks/collapse.py cifar10.zip runs/collapse --limit 10000
 
-SimSiam's paper (arXiv 2011.10566, section 4.1) removes each in turn; the product has no flag for it.
+SimSiam's paper (arXiv 2011.10566, sections 4.1 and 4.2) removes each in turn; the product has no flag for it.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from diptych import api
+from diptych.config import to_dict
 from diptych.evaluation.run import evaluate
 from diptych.methods.base import predictions
 from diptych.methods.losses import negative_cosine
@@ -74,18 +75,19 @@ def main() -> None:
     asked = parser.parse_args()
     for without, maimed in MAIMED.items():
         order = api.order("simsiam", asked.data, asked.out / without, {"limit": asked.limit, "epochs": asked.epochs})
-        settings = {name: getattr(order.config.method, name) for name in SimSiamConfig.__dataclass_fields__}
+        settings = to_dict(order.config.method)
         order = replace(order, config=replace(order.config, method=maimed(**settings)))
         result = api.run_order(order, asked.out / without, overwrite=True, device="cpu", terminal=Terminal())
         print(f"\nwithout {without}: {result.warnings}")
-        for line in told(RunFolder(asked.out / without).read_lines(RunFolder(asked.out / without).metrics)):
+        run = RunFolder(asked.out / without)
+        for line in told(run.read_lines(run.metrics)):
             print(line)
         proof = evaluate(asked.out / without, asked.data, limit=asked.limit)
         print(proof["verdict"]["sentence"])
 
 
 def told(records: list[dict[str, float]]) -> Iterable[str]:
-    """Tell every tenth record."""
+    """Tell the first records, then every twentieth, and the last."""
     yield "| step | loss | std × √d | effective rank |\n|---|---|---|---|"
     for record in [*records[:10:2], *records[10::20], records[-1]]:
         std, rank = record["embedding_std"], record["effective_rank"]

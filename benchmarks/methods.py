@@ -39,18 +39,7 @@ def run(data: str, out: Path, method: str, seed: int) -> None:
     folder, note = out / f"{method}-{seed}", out / f"{method}-{seed}.json"
     if note.exists():
         return
-    budget = [
-        "--limit",
-        LIMIT,
-        "--epochs",
-        EPOCHS,
-        "--batch-size",
-        "128",
-        "--backbone",
-        "resnet20v2",
-        "--image-size",
-        "32",
-    ]
+    budget = f"--limit {LIMIT} --epochs {EPOCHS} --batch-size 128 --backbone resnet20v2 --image-size 32".split()
     trained, memory = measured(
         ["pretrain", data, "--out", str(folder), "--method", method, *budget, "--seed", str(seed), "--overwrite"]
     )
