@@ -8,6 +8,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -242,43 +243,38 @@ def report(words: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesArgs:
-    """Lists the recipes: what each is for, and what it was measured to do."""
-
+class _ListArgs:
     seed: int = 0
     """Accepted by every command; a list draws nothing at random."""
     json: Switch = False
     """Print the result as JSON on standard output."""
+
+
+class RecipesArgs(_ListArgs):
+    """Lists the recipes: what each is for, and what it was measured to do."""
 
 
 def recipes(words: list[str]) -> int:
     """Run `diptych recipes`; returns the exit code."""
     args = _parse("recipes", RecipesArgs, words)
-    found = entries()
-    text = "\n".join(f"{entry.name}\n    {entry.what_for}\n    Measured: {entry.measured}" for entry in found)
-    _print(args.json, {"recipes": [asdict(entry) for entry in found]}, text)
-    return 0
+    return _print_list("recipes", entries(), args, lambda e: [e.what_for, f"Measured: {e.measured}"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class MethodsArgs:
+class MethodsArgs(_ListArgs):
     """Lists the methods: the idea, the paper, what each needs, and what it was measured to do."""
-
-    seed: int = 0
-    """Accepted by every command; a list draws nothing at random."""
-    json: Switch = False
-    """Print the result as JSON on standard output."""
 
 
 def methods(words: list[str]) -> int:
     """Run `diptych methods`; returns the exit code."""
     args = _parse("methods", MethodsArgs, words)
-    found = method_entries()
-    text = "\n".join(
-        f"{entry.name}\n    {entry.idea}\n    {entry.paper}\n    Needs: {entry.needs}\n    Measured: {entry.measured}"
-        for entry in found
+    return _print_list(
+        "methods", method_entries(), args, lambda e: [e.idea, e.paper, f"Needs: {e.needs}", f"Measured: {e.measured}"]
     )
-    _print(args.json, {"methods": [asdict(entry) for entry in found]}, text)
+
+
+def _print_list(key: str, found: Sequence[Any], args: _ListArgs, told: Callable[[Any], list[str]]) -> int:
+    text = "\n".join("\n    ".join([entry.name, *told(entry)]) for entry in found)
+    _print(args.json, {key: [asdict(entry) for entry in found]}, text)
     return 0
 
 

@@ -4,9 +4,11 @@ The command line prints the line and exits with code 2, without a traceback. ``a
 """
 
 import difflib
+import math
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 """Classes of characters that turn the writing direction."""
@@ -40,6 +42,18 @@ def suggest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(options)}"
+
+
+def check(config: object, allowed: str, holds: Callable[[Any], bool], *options: str) -> None:
+    """Refuse settings that are no finite number, or of which ``holds`` says no.
+
+    Raises:
+        ConfigError: ``--queue-size must be 1 or more, not 0``, where ``allowed`` is "1 or more".
+    """
+    for option in options:
+        value = getattr(config, option)
+        if not (math.isfinite(value) and holds(value)):
+            raise ConfigError(f"--{option.replace('_', '-')} must be {allowed}, not {value}")
 
 
 def typed(command: str, *words: object) -> str:

@@ -52,7 +52,7 @@ def slow_cells(net, picture):
 @pytest.fixture(params=[torch.float32, torch.bfloat16])
 def precision(request, monkeypatch):
     """Both number formats in which codes are made, whatever this machine is good at."""
-    monkeypatch.setattr(patches, "_has_bfloat16", lambda kind: request.param == torch.bfloat16)
+    monkeypatch.setattr(patches, "native_bf16", lambda kind: request.param == torch.bfloat16)
     return 1e-5 if request.param == torch.float32 else 3e-3  # bfloat16 has steps of 1/256
 
 

@@ -9,7 +9,7 @@ import diptych
 
 ROOT = Path(diptych.__file__).parent
 FLOORS = [
-    {"errors", "types", "seeding"},
+    {"errors", "types", "seeding", "hardware"},
     {"config", "runs"},
     {"data", "views", "backbones", "heads", "diagnostics", "optim", "checkpoint", "distributed", "progress", "figures"}
     | {"markup"},

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from diptych.errors import ConfigError
-from diptych.methods.base import Method, arrows, check, full_size, pairs, predictions, widths
+from diptych.errors import ConfigError, check
+from diptych.methods.base import Method, arrows, full_size, pairs, predictions, widths
 
 
 @pytest.mark.parametrize(("large", "small"), [(2, 0), (2, 6), (4, 0), (3, 1)])

@@ -1,6 +1,7 @@
 """What every method's recipe does with any pictures on any machine."""
 
 import json
+from dataclasses import fields
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_it_asks_for_no_more_than_there_is(name):
         if name == "swav":
             assert method["prototypes"] <= max(2, batch + queue), seen
         assert config.views.local_views == 0 or config.views.local_size <= config.image_size // 2
-        assert config.optim.warmup_epochs <= max(config.train.epochs / 10, 0), seen
+        assert config.optim.warmup_epochs <= config.train.epochs / 10, seen
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -95,3 +96,13 @@ def test_dino_gets_a_vit_where_it_is_made_for_one():
     assert FITTED["dino"]("x", facts())[0].method.projector_norm
     asked = {"backbone": "timm:vit_tiny_patch16_224"}
     assert not FITTED["dino"]("x", facts(side=300), asked)[0].method.projector_norm
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_nothing_of_the_method_is_chosen_in_silence(name):
+    for seen in SOME:
+        config, choices = FITTED[name]("x", seen)
+        listed, paper = chosen(choices), settings(type(config)(data="x", method=type(config.method)()))
+        for field in fields(config.method):
+            value = getattr(config.method, field.name)
+            assert value == paper[field.name] or field.name in listed, (seen, field.name)

@@ -40,7 +40,7 @@ def chosen(choices):
             name, *words = flag.split()
             if name.startswith("no-"):
                 name, words = name.removeprefix("no-"), ["0"]
-            found[name.replace("-", "_")] = words
+            found[name.replace("-", "_")] = words or ["1"]  # a switch
     return found
 
 

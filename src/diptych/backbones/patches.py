@@ -19,13 +19,13 @@ rounds features by about a hundredth of their length; everything before and afte
 """
 
 import re
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError
+from diptych.hardware import native_bf16
 
 PATCH = 6
 """Pixels a side."""
@@ -104,7 +104,7 @@ class PatchNetwork(nn.Module):
         """Return the mean code of each cell, ``(B, 9, K)`` float32: steps 1 to 3."""
         positions = self.pooling.shape[1]
         at_once = max(1, _CODES_AT_ONCE // (positions * len(self.filters)))
-        dtype = torch.bfloat16 if _has_bfloat16(images.device.type) else torch.float32
+        dtype = torch.bfloat16 if native_bf16(images.device.type) else torch.float32
         filters, pooling = self.filters.to(dtype).T, self.pooling.to(dtype)
         bias = -self.threshold.to(dtype).expand(len(self.filters))
         parts = []
@@ -149,16 +149,3 @@ def _pooling(side: int) -> Tensor:
     distances = (torch.arange(side) - centres[:, None]) * GRID / side  # in cells
     weights = torch.softmax(-((distances / EDGE) ** 2) / 2, dim=1)  # a normal density, made to add up to 1
     return torch.kron(weights, weights)
-
-
-@cache
-def _has_bfloat16(kind: str) -> bool:
-    """Whether bfloat16 is faster than float32 on a device of this kind: it has instructions for it."""
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return kind == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)

@@ -130,12 +130,7 @@ def evaluate(
 
 def default_name(data: str, protocol: Protocol) -> str:
     """Name a result after its data, in letters, digits, - and _: ``my pictures.tar.gz`` → ``my-pictures``."""
-    base = re.sub(
-        r"\.(zip|tar|tgz|tar\.gz|csv|parquet|txt|lst)$",
-        "",
-        os.path.basename(os.path.abspath(data)),
-        flags=re.IGNORECASE,
-    )
+    base = re.sub(ENDINGS, "", os.path.basename(os.path.abspath(data)), flags=re.IGNORECASE)
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", base).strip("-") or "data"
     return f"{base}-keras" if protocol == "keras" else base
 

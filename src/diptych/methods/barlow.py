@@ -25,8 +25,9 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import gather
+from diptych.errors import check
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, arrows, check, pairs, widths
+from diptych.methods.base import About, Method, arrows, pairs, widths
 from diptych.types import StepOutput, Views
 
 

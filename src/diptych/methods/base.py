@@ -1,13 +1,10 @@
 """What every self-supervised method is: networks and a loss. It knows no device, loader, logger or command line."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import nn
 
-from diptych.errors import ConfigError
 from diptych.types import ParameterGroup, StepOutput, Views
 
 
@@ -79,18 +76,6 @@ class Method(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Move what gradients do not (a momentum encoder, a queue); ``progress`` is the part of the run done, 0..1."""
-
-
-def check(config: object, allowed: str, holds: Callable[[Any], bool], *options: str) -> None:
-    """Refuse settings that are no finite number, or of which ``holds`` says no.
-
-    Raises:
-        ConfigError: ``--queue-size must be 1 or more, not 0``, where ``allowed`` is "1 or more".
-    """
-    for option in options:
-        value = getattr(config, option)
-        if not (math.isfinite(value) and holds(value)):
-            raise ConfigError(f"--{option.replace('_', '-')} must be {allowed}, not {value}")
 
 
 def widths(hidden: int, layers: int, output: int) -> list[int]:

@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from tyro.conf import Suppress
 
+from diptych.errors import check
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, arrows, check, predictions
+from diptych.methods.base import About, Method, arrows, predictions
 from diptych.methods.losses import negative_cosine
 from diptych.methods.momentum import MomentumEncoder
 from diptych.optim.schedule import half_cosine

@@ -28,8 +28,9 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import gather
+from diptych.errors import check
 from diptych.heads import Prototypes, mlp
-from diptych.methods.base import About, Method, arrows, check, full_size, widths
+from diptych.methods.base import About, Method, arrows, full_size, widths
 from diptych.methods.momentum import MomentumEncoder
 from diptych.optim.schedule import half_cosine
 from diptych.types import ParameterGroup, StepOutput, Views

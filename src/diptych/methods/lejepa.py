@@ -23,8 +23,9 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import gather
+from diptych.errors import check
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, arrows, check, full_size, widths
+from diptych.methods.base import About, Method, arrows, full_size, widths
 from diptych.seeding import generator
 from diptych.types import StepOutput, Views
 

@@ -32,8 +32,9 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import first_row, gather
+from diptych.errors import check
 from diptych.heads import mlp
-from diptych.methods.base import About, Method, arrows, check
+from diptych.methods.base import About, Method, arrows
 from diptych.methods.momentum import MomentumEncoder
 from diptych.types import StepOutput, Views
 

@@ -9,7 +9,6 @@ Deviations: filters are drawn, not learned (as in the first two), and no second 
 is one of cosines.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,7 +19,7 @@ from torch import Tensor
 from tyro.conf import Suppress
 
 from diptych.backbones.patches import THRESHOLD, PatchNetwork
-from diptych.errors import ConfigError, DataError
+from diptych.errors import DataError, check
 from diptych.methods.base import About
 
 PASSES = 2
@@ -52,11 +51,8 @@ class PatchesConfig:
     """Added to the variances of codes before they are made equal, as a part of their mean."""
 
     def __post_init__(self) -> None:
-        for option in ("patch_whitening", "code_whitening"):
-            if not 0 < getattr(self, option) < math.inf:
-                raise ConfigError(f"--{option.replace('_', '-')} must be more than 0, not {getattr(self, option)}")
-        if not -1 <= self.patch_threshold < 1:
-            raise ConfigError(f"--patch-threshold must be from -1 to below 1, not {self.patch_threshold}")
+        check(self, "more than 0", lambda value: value > 0, "patch_whitening", "code_whitening")
+        check(self, "from -1 to below 1", lambda value: -1 <= value < 1, "patch_threshold")
 
     @property
     def heads(self) -> str:

@@ -24,7 +24,8 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import first_row, gather
-from diptych.methods.base import About, Method, arrows, check, pairs
+from diptych.errors import check
+from diptych.methods.base import About, Method, arrows, pairs
 from diptych.types import StepOutput, Views
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from tyro.conf import Suppress
 
+from diptych.errors import check
 from diptych.heads import bottleneck_predictor, projector
-from diptych.methods.base import About, Method, arrows, check, predictions, widths
+from diptych.methods.base import About, Method, arrows, predictions, widths
 from diptych.methods.losses import negative_cosine
 from diptych.types import ParameterGroup, StepOutput, Views
 

@@ -28,8 +28,9 @@ from torch.nn import functional
 from tyro.conf import Suppress
 
 from diptych.distributed import first_row, gather
+from diptych.errors import check
 from diptych.heads import Prototypes, mlp
-from diptych.methods.base import About, Method, arrows, check, predictions
+from diptych.methods.base import About, Method, arrows, predictions
 from diptych.types import ParameterGroup, StepOutput, Views
 
 

@@ -1,10 +1,9 @@
 """How the weights move: one dataclass, validated once."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
-from diptych.errors import ConfigError
+from diptych.errors import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +28,10 @@ class OptimConfig:
     """Epochs over which the learning rate rises linearly from zero."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"--lr must be above 0, not {self.lr}")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"--momentum must be in 0..1, 1 excluded, not {self.momentum}")
-        for option in ("weight_decay", "final_weight_decay", "warmup_epochs"):
-            value = getattr(self, option)
-            if value is not None and not 0 <= value < math.inf:
-                raise ConfigError(f"--{option.replace('_', '-')} must be 0 or more, not {value}")
+        final = () if self.final_weight_decay is None else ("final_weight_decay",)
+        check(self, "above 0", lambda value: value > 0, "lr")
+        check(self, "in 0..1, 1 excluded", lambda value: 0 <= value < 1, "momentum")
+        check(self, "0 or more", lambda value: value >= 0, "weight_decay", *final, "warmup_epochs")
 
     def peak_lr(self, batch_size: int) -> float:
         """Learning rate at the end of the warm-up, for the global ``batch_size``."""

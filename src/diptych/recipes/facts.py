@@ -13,6 +13,7 @@ from diptych.data.sources.shards import count as count_pictures
 from diptych.data.sources.shards import find_shards, is_shards
 from diptych.data.sources.split import draw
 from diptych.errors import DataError, typed
+from diptych.hardware import native_bf16
 
 LOOKED_AT = 64
 """Pixels a side for which they are read: enough to tell gray from colour."""
@@ -74,25 +75,13 @@ def gather(data: str, data_dir: str | None = None, limit: int | None = None, til
         side=int(statistics.median(sides)),
         pixels=pixels,
         gpu=torch.cuda.is_available(),
-        bf16=native_bf16(),
+        bf16=native_bf16("cuda" if torch.cuda.is_available() else "cpu"),
     )
 
 
 def is_gray(picture: Pixels) -> bool:
     """Whether a picture has one channel, or three equal ones."""
     return len(picture) == 1 or (len(picture) == 3 and bool((picture == picture[:1]).all()))
-
-
-def native_bf16() -> bool:
-    """Whether bfloat16 is faster than float32 here: a recent GPU, or a processor with instructions for it."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            flags = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def machine(facts: Facts) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from diptych.config import with_settings
 from diptych.data.decoding.pixels import PixelFormat
-from diptych.methods import MethodConfig
+from diptych.methods import AnyMethodConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts, machine
 from diptych.training.config import RunConfig
@@ -21,8 +21,6 @@ SMALL = 64
 """Pixels a side up to which pictures get a paper's CIFAR-10 settings; larger ones get its ImageNet settings."""
 SHORT = 5_000
 """Steps below which a run is short: a paper's learning rate would leave it where it began."""
-
-
 USUAL_LR = {"sgd": 0.05, "adamw": 5e-4, "lars": 0.3}
 """For a batch of 256, where the user asks for another optimizer than the plan's: SimSiam's, DINO's and SimCLR's."""
 SMALL_VIEWS = {
@@ -40,7 +38,7 @@ SMALL_VIEWS = {
 class Plan:
     """What a method asks for, before anything is known of the pictures; settings by their names."""
 
-    method: MethodConfig
+    method: AnyMethodConfig
     optim: OptimConfig
     """The paper's, for ImageNet."""
     backbone: str | None = None
@@ -58,7 +56,8 @@ class Plan:
 
     def config(self, data: str, policy: str = "natural") -> RunConfig:
         """Return the paper's configuration, for pictures of a kind."""
-        base = RunConfig(data=data, method=self.method, optim=self.optim)
+        backbone = self.backbone or RunConfig.backbone
+        base = RunConfig(data=data, method=self.method, optim=self.optim, backbone=backbone)
         views = self.views if policy == "natural" else POLICIES[policy].values
         return with_settings(base, {**self.always, **views})
 
@@ -114,6 +113,8 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     batch_size = choose(
         "batch_size", usual_batch_size(facts), f"a power of two, at most a quarter of the {facts.count:,} pictures"
     )
+    for name, value in plan.always.items():
+        choose(name, value, f"what {plan.method.name} is made with")
     budget = GPU_VIEWS if facts.gpu else CPU_VIEWS
     fitting = min(MOST_EPOCHS, max(1, round(budget / facts.count)))
     epochs = choose("epochs", fitting, f"about {budget:,} pictures shown in all, at most {MOST_EPOCHS} epochs")
@@ -133,10 +134,10 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     choose("lr", plan.optim.lr, f"{steps:,} steps: the paper's")
     if plan.optim.warmup_epochs > epochs / 10:
         choose("warmup_epochs", epochs / 10, f"a tenth of the run, not the paper's {plan.optim.warmup_epochs:g} epochs")
-    if steps < SHORT:
-        for name, value in plan.short.items():
-            choose(name, value, f"only {steps:,} steps: what won where few were measured (docs/results.md)")
-    asked_for, short = choose.asked.get("optimizer"), plan.short if steps < SHORT else {}
+    short = plan.short if steps < SHORT else {}
+    for name, value in short.items():
+        choose(name, value, f"only {steps:,} steps: what won where few were measured (docs/results.md)")
+    asked_for = choose.asked.get("optimizer")
     if asked_for in USUAL_LR and asked_for != short.get("optimizer", plan.optim.optimizer):
         choose("lr", USUAL_LR[asked_for], f"usual with {asked_for}, which you asked for")
     return with_settings(plan.config(data, policy), choose.values), choose.choices

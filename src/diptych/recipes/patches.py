@@ -4,28 +4,22 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from diptych.backbones.patches import FILTERS
 from diptych.config import with_settings
 from diptych.errors import ConfigError
 from diptych.methods.patches import PatchesConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts
-from diptych.recipes.fitted import Chooser, choose_pictures
+from diptych.recipes.fitted import Chooser, Plan, choose_pictures
 from diptych.training.config import RunConfig, TrainConfig
 from diptych.training.order import Choice
 from diptych.views.config import ViewsConfig
 
-FILTERS = 2048
 USED = {"policy", "mean", "std", "low", "high", "batch_size", "seed"}
 """Of the settings of views, optimizer and loop, those that mean something without gradients."""
 
 
-class PLAN:
-    """What is known before any picture is looked at."""
-
-    @staticmethod
-    def config(data: str) -> RunConfig:
-        """Return the configuration for photographs."""
-        return RunConfig(data=data, method=PatchesConfig(), backbone=f"patches:{FILTERS}", train=TrainConfig(epochs=1))
+PLAN = Plan(method=PatchesConfig(), optim=OptimConfig(), backbone=f"patches:{FILTERS}", always={"epochs": 1})
 
 
 def patches(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
@@ -39,6 +33,6 @@ def patches(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> 
         if name in idle:
             raise ConfigError(f"patches makes no views and takes no steps: leave out --{name.replace('_', '-')}")
     choose_pictures(facts, choose)
-    choose("backbone", f"patches:{FILTERS}", "as many filters as two cores fit and apply in minutes")
-    choose("batch_size", max(2, min(256, facts.count // 8)), "pictures at a time; it changes nothing else")
+    choose("backbone", f"patches:{FILTERS}", "filters for a first answer; more see more, and cost as much more")
+    choose("batch_size", max(2, min(256, facts.count // 8)), "pictures at a time; any left over are left out")
     return with_settings(PLAN.config(data), choose.values), choose.choices

@@ -62,7 +62,11 @@ def pretrain(
         start = read_start(order.config)
         barrier(world)  # --overwrite may delete the source: not before every process has read it
         without_gradients = isinstance(order.config.method, PatchesConfig)
-        build_network(order.config, world) if without_gradients else build_method(order.config, start)
+        if without_gradients:
+            build_network(order.config, world)
+        else:
+            method, _, _ = build_method(order.config, start)
+            _try_views(method.backbone, order.config)
         for choice in order.choices:
             _say_choice(choice, terminal)
         for note in (f"training begins with the weights of {start.file}", *start.notes) if start else ():
@@ -237,7 +241,6 @@ def build_method(config: RunConfig, start: Start | None = None) -> tuple[Method,
     backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
     if start:
         backbone.load_state_dict(start.weights)
-    _try_views(backbone, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
         assert not isinstance(config.method, PatchesConfig)  # which is fitted, not trained
