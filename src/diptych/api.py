@@ -255,6 +255,8 @@ def policy_configs(config: RunConfig) -> dict[str, RunConfig]:
 
 def draw_views(asked: Order, out: str | Path) -> Path:
     """Draw the views of a complete order into the PNG file ``out``; returns its path."""
+    if asked.config.method.name == "patches":
+        raise ConfigError("patches makes no views, so there is nothing to draw: leave out --method patches")
     path = _drawable(out)
     _, pictures, views = sample_views(asked.config)
     view_pairs(path, pictures, views)

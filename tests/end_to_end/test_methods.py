@@ -88,6 +88,12 @@ def test_what_is_refused(words, told, pictures, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_patches_has_no_views_to_preview(pictures, tmp_path):
+    code, _, said = run_command("preview", pictures, "--method", "patches", "--out", tmp_path / "views.png")
+    assert code == 2 and "patches makes no views, so there is nothing to draw" in said
+    assert not (tmp_path / "views.png").exists()
+
+
 def test_help_shows_the_flags_of_the_method():
     assert "--ema-momentum" not in run_command("pretrain", "--help")[1]
     assert "--ema-momentum" in run_command("pretrain", "--method", "byol", "--help")[1]

@@ -11,7 +11,7 @@ from diptych.config import from_dict, to_dict
 from diptych.data.decoding.pixels import PixelFormat
 from diptych.recipes.book import FITTED, skeleton
 from diptych.recipes.facts import Facts
-from diptych.recipes.fitted import SMALL, USUAL_LR
+from diptych.recipes.fitted import SMALL, USUAL
 from diptych.training.config import RunConfig
 from diptych.training.run import build_method
 from diptych.views.policies import POLICIES
@@ -81,19 +81,35 @@ def test_help_shows_what_the_recipe_begins_with(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_another_optimizer_gets_a_rate_that_is_usual_with_it(name):
-    for optimizer, lr in USUAL_LR.items():
+def test_another_optimizer_gets_what_is_usual_with_it(name):
+    usual, _ = FITTED[name]("x", facts())
+    for optimizer, values in USUAL.items():
         config, _ = FITTED[name]("x", facts(), {"optimizer": optimizer})
-        usual, _ = FITTED[name]("x", facts())
-        assert config.optim.lr == (usual.optim.lr if usual.optim.optimizer == optimizer else lr)
+        paper = skeleton(name).optim
+        if usual.optim.optimizer == optimizer:
+            expected = usual.optim.lr, usual.optim.weight_decay
+        elif paper.optimizer == optimizer:
+            expected = paper.lr, paper.weight_decay
+        else:
+            expected = values["lr"], values["weight_decay"]
+        assert (config.optim.lr, config.optim.weight_decay) == expected, optimizer
         _, choices = FITTED[name]("x", facts(), {"optimizer": optimizer, "lr": 0.3})
         assert "lr" not in chosen(choices)
+
+
+def test_small_views_are_as_large_as_was_typed_or_not_there():
+    assert FITTED["lejepa"]("x", facts())[0].views.local_views == 0
+    assert "local_size" not in chosen(FITTED["lejepa"]("x", facts())[1])
+    asked = FITTED["lejepa"]("x", facts(), {"local_size": 12})[0].views
+    assert asked.local_views == 6
 
 
 def test_dino_gets_a_vit_where_it_is_made_for_one():
     large = FITTED["dino"]("x", facts(count=1_000_000, side=300, gpu=True))[0]
     assert large.backbone == "timm:vit_small_patch16_224" and not large.method.projector_norm
     assert FITTED["dino"]("x", facts())[0].method.projector_norm
+    small = FITTED["dino"]("x", facts(count=1_000_000, side=300, gpu=True), {"image_size": 32})[0]
+    assert small.backbone != large.backbone and small.method.projector_norm
     asked = {"backbone": "timm:vit_tiny_patch16_224"}
     assert not FITTED["dino"]("x", facts(side=300), asked)[0].method.projector_norm
 

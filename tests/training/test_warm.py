@@ -1,6 +1,7 @@
 """Weights are read from real files: of a run, of safetensors, and of timm, whose cache holds what a download leaves."""
 
 import hashlib
+import math
 import re
 import subprocess
 from dataclasses import replace
@@ -11,11 +12,12 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from tiny import BIN, config
+from tiny import BIN, config, flat
 
+import diptych
 from diptych.config import with_settings
 from diptych.data.stores.digests import read_digests, write_digests
-from diptych.errors import UserError
+from diptych.errors import ConfigError, UserError
 from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone
 from diptych.methods.byol import BYOLConfig
 from diptych.runs import RunFolder, write_json
@@ -242,7 +244,27 @@ def test_a_file_that_is_none_is_refused(tmp_path, content):
     assert "is damaged or no safetensors file" in refusal(path)
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "told"),
+    [
+        (lambda weight: (weight * 100).to(torch.int8), "holds int8 values, no weights"),
+        (lambda weight: weight * math.nan, "holds numbers that are not finite, no weights"),
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused(tmp_path, spoilt, told):
+    found = weights()
+    said = refusal(write(tmp_path / "w.safetensors", found | {"stem.0.weight": spoilt(found["stem.0.weight"])}))
+    assert f"stem.0.weight {told}" in said
+
+
+def test_what_patches_made_is_refused(tmp_path):
+    diptych.pretrain(flat(tmp_path / "p"), tmp_path / "run", method="patches", backbone="patches:8", image_size=16)
+    with pytest.raises(ConfigError, match="made by patches, which has no weights to train"):
+        diptych.pretrain(tmp_path / "p", tmp_path / "next", init_from=str(tmp_path / "run"))
+
+
 def test_nothing_there_is_told_what_there_may_be(tmp_path):
+    assert "there is no " in refusal(tmp_path / ("n" * 400))
     said = refusal(tmp_path / "none.safetensors")
     assert said.endswith("none.safetensors: --init-from takes a run folder, a .safetensors file, or timm-pretrained")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
+from timm.models import is_model_in_modules
 from torch import nn
 
 from diptych.backbones.cifar_resnet import CifarResNetV2
@@ -19,6 +20,11 @@ SMALL_PICTURE = 64
 
 POPULAR_TIMM = ("resnet18", "resnet50", "convnext_tiny", "vit_small_patch16_224")
 OWN = ("resnet20v2", "resnet56v2", "resnet110v2", "resnet164v2")
+TRANSFORMERS = (
+    *("beit", "cait", "crossvit", "deit", "eva", "hiera", "mvitv2", "pit", "pvt_v2", "swin_transformer"),
+    *("swin_transformer_v2", "tnt", "twins", "vision_transformer", "vision_transformer_sam", "volo", "xcit"),
+)
+"""timm's modules of networks with layer norms and attention, and without batch norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,11 @@ def build_backbone(name: str, *, image_size: int, channels: int = 3) -> BuiltBac
     module = CifarResNetV2(int(match[1]), in_channels=channels, final_norm=not match[2])
     notes = ("the backbone has no final batch norm and ReLU (the Keras example's form)",) if match[2] else ()
     return BuiltBackbone(module=module, num_features=module.num_features, notes=notes)
+
+
+def is_transformer(name: str) -> bool:
+    """Whether ``name`` is a vision transformer, which papers train with settings of their own."""
+    return name.startswith("timm:") and is_model_in_modules(name.removeprefix("timm:"), TRANSFORMERS)
 
 
 def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:

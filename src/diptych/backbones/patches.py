@@ -42,6 +42,8 @@ THRESHOLD = 0.15
 """Cosine with a filter from which on it counts, before fitting sets another."""
 FILTERS = 2048
 """Where the name gives no number."""
+MOST_FILTERS = 16384
+"""Their covariance, which is what fitting keeps in memory twice over, has 2 GiB then."""
 
 _CODES_AT_ONCE = 2**23  # 32 MiB of float32: more would not fit a processor's cache
 
@@ -135,7 +137,9 @@ def patch_network(name: str, *, image_size: int, channels: int = 3) -> PatchNetw
     Raises:
         ConfigError: there is no such network, or it cannot take pictures of this size.
     """
-    match = re.fullmatch(r"patches(?::(\d{1,6}))?(-flip)?", name)
+    match = re.fullmatch(r"patches(?::(\d+))?(-flip)?", name)
+    if match and int(match[1] or FILTERS) > MOST_FILTERS:
+        raise ConfigError(f"'{name}' has more filters than the {MOST_FILTERS} that can be fitted: type a lower number")
     if not match:
         raise ConfigError(
             f"unknown backbone '{name}': type patches:{FILTERS}, or patches:{FILTERS}-flip, or another number"

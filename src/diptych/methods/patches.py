@@ -66,7 +66,7 @@ def fit(
     config: PatchesConfig,
     generator: torch.Generator,
     tell: Callable[[int, str], None] = lambda done, text: None,
-) -> dict[str, float]:
+) -> int:
     """Set all weights of ``network`` from pictures, in two passes, without labels and without gradients.
 
     Memory does not grow with the number of pictures: sums, and as many of them as there are filters.
@@ -79,16 +79,15 @@ def fit(
         tell: is told how many pictures were seen (both passes count) and what is being done.
 
     Returns:
-        ``pictures``; ``between``: how much of the variance of the kept components lies between pictures and not
-        within them, 0..1: near 0 nothing tells pictures apart, near 1 each is the same all over.
+        How many pictures there were.
 
     Raises:
-        DataError: there are fewer than two pictures, or no patch differs from another.
+        DataError: there are fewer than two pictures, no patch differs from another, or values are not finite.
     """
     with torch.no_grad():
         count = _fit_filters(network, batches(), config, generator, tell)
-        between = _fit_projection(network, batches(), config, count, tell)
-    return {"pictures": count, "between": between}
+        _fit_projection(network, batches(), config, count, tell)
+    return count
 
 
 def _fit_filters(
@@ -114,6 +113,8 @@ def _fit_filters(
         tell(count, "whitening")
     if count < 2:
         raise DataError(f"patches learns from what differs between pictures: give it two or more, not {count}")
+    if not second_moment.isfinite().all():
+        raise DataError("pictures hold values that are not finite numbers: look at them with audit")
     # Patches are centred already (each picture's mean colour is taken off), so this is their covariance.
     if not second_moment.trace() / patches > FLAT:
         raise DataError("every picture is of one colour, so patches has nothing to learn from: look at them with audit")
@@ -147,8 +148,8 @@ def _fit_projection(
     config: PatchesConfig,
     count: int,
     tell: Callable[[int, str], None],
-) -> float:
-    """Set mean and projection from the second pass; return the share of variance that lies between pictures."""
+) -> None:
+    """Set mean and projection from the second pass."""
     filters = len(network.filters)
     mean = torch.zeros(filters, dtype=torch.float64)
     of_cells, of_pictures = (torch.zeros(filters, filters, dtype=torch.float64) for _ in range(2))
@@ -167,11 +168,10 @@ def _fit_projection(
             f"no patch is as like a filter as --patch-threshold {config.patch_threshold} demands: type a lower one"
         )
     whitening = inverse_root(of_cells / count - mean.outer(mean), config.code_whitening)
-    between, axes = torch.linalg.eigh(whitening @ (of_pictures / count - mean.outer(mean)) @ whitening)
+    _, axes = torch.linalg.eigh(whitening @ (of_pictures / count - mean.outer(mean)) @ whitening)
     kept = network.projection.shape[1]
     network.mean.copy_(mean)
     network.projection.copy_(whitening @ axes.flip(1)[:, :kept])  # the largest shares first
-    return float(between[-kept:].mean())
 
 
 def inverse_root(covariance: Tensor, added: float) -> Tensor:

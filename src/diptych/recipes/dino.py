@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from diptych.backbones.build import is_transformer
 from diptych.methods import DINOConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts
-from diptych.recipes.fitted import SMALL, Plan, fitted
+from diptych.recipes.fitted import SMALL, Plan, fitted, usual_image_size
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice
 
@@ -32,8 +33,9 @@ def dino(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tup
     Measured: 10,000 CIFAR-10 pictures × 5 epochs, all 10,000 test pictures, seed 0: kNN 35.7 % (untrained
     33.5 %, raw pixels 32.4 %), linear probe 44.5 % (untrained 43.6 %, raw pixels 39.1 %); intervals ± 1.0.
     """
-    made_for = facts.gpu and facts.side > SMALL
+    typed = asked or {}
+    made_for = facts.gpu and (typed.get("image_size") or usual_image_size(facts)) > SMALL
     plan = replace(PLAN, backbone="timm:vit_small_patch16_224") if made_for else PLAN
-    if "vit" not in ((asked or {}).get("backbone") or plan.backbone or ""):
+    if not is_transformer(typed.get("backbone") or plan.backbone or ""):
         plan = replace(plan, always={**plan.always, "projector_norm": True})
     return fitted(plan, data, facts, asked)

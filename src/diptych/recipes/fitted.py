@@ -21,8 +21,12 @@ SMALL = 64
 """Pixels a side up to which pictures get a paper's CIFAR-10 settings; larger ones get its ImageNet settings."""
 SHORT = 5_000
 """Steps below which a run is short: a paper's learning rate would leave it where it began."""
-USUAL_LR = {"sgd": 0.05, "adamw": 5e-4, "lars": 0.3}
-"""For a batch of 256, where the user asks for another optimizer than the plan's: SimSiam's, DINO's and SimCLR's."""
+USUAL = {
+    "sgd": {"lr": 0.05, "weight_decay": 1e-4},
+    "adamw": {"lr": 5e-4, "weight_decay": 0.05},
+    "lars": {"lr": 0.3, "weight_decay": 1e-6},
+}
+"""Where the user asks for another optimizer than the plan's: for a batch of 256, SimSiam's, DINO's and SimCLR's."""
 SMALL_VIEWS = {
     "crop_scale": (0.2, 1.0),
     "brightness": 0.4,
@@ -94,7 +98,7 @@ def choose_pictures(facts: Facts, choose: Chooser) -> tuple[str, int]:
             gray = channels == 1
             policy = choose("policy", "grayscale" if gray else "overhead", "one channel" if gray else "many channels")
     seen = f"the shorter side of the pictures is {facts.side} px (median), on {machine(facts)}"
-    return policy, choose("image_size", _image_size(facts), seen)
+    return policy, choose("image_size", usual_image_size(facts), seen)
 
 
 def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None) -> tuple[RunConfig, list[Choice]]:
@@ -128,8 +132,6 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     if size <= SMALL or not facts.gpu:
         for name, value in plan.light.items():
             choose(name, value, f"the paper's is for larger pictures on GPUs; here, {size} px on {machine(facts)}")
-    if {**plan.always, **choose.asked}.get("local_views"):
-        choose("local_size", _local_size(size), f"about the part of {size} px that 96 is of 224")
     steps = epochs * (facts.count // batch_size)
     choose("lr", plan.optim.lr, f"{steps:,} steps: the paper's")
     if plan.optim.warmup_epochs > epochs / 10:
@@ -138,12 +140,17 @@ def fitted(plan: Plan, data: str, facts: Facts, asked: Mapping[str, Any] | None)
     for name, value in short.items():
         choose(name, value, f"only {steps:,} steps: what won where few were measured (docs/results.md)")
     asked_for = choose.asked.get("optimizer")
-    if asked_for in USUAL_LR and asked_for != short.get("optimizer", plan.optim.optimizer):
-        choose("lr", USUAL_LR[asked_for], f"usual with {asked_for}, which you asked for")
+    if asked_for in USUAL and asked_for != short.get("optimizer", plan.optim.optimizer):
+        paper = {"lr": plan.optim.lr, "weight_decay": plan.optim.weight_decay}
+        for name, value in (paper if asked_for == plan.optim.optimizer else USUAL[asked_for]).items():
+            choose(name, value, f"usual with {asked_for}, which you asked for")
+    if {**plan.always, **short, **choose.asked}.get("local_views"):
+        choose("local_size", _local_size(size), f"about the part of {size} px that 96 is of 224")
     return with_settings(plan.config(data, policy), choose.values), choose.choices
 
 
-def _image_size(facts: Facts) -> int:
+def usual_image_size(facts: Facts) -> int:
+    """Return the size that is chosen, in pixels a side."""
     if facts.side <= 48:
         return 32
     if facts.side <= 96:

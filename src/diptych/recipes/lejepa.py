@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from diptych.backbones.build import is_transformer
 from diptych.methods import LeJEPAConfig
 from diptych.optim.config import OptimConfig
 from diptych.recipes.facts import Facts
@@ -32,7 +33,9 @@ def lejepa(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> t
     Measured: 10,000 CIFAR-10 pictures × 5 epochs, all 10,000 test pictures, seed 0: kNN 39.6 % (untrained
     33.5 %, raw pixels 32.4 %), linear probe 47.4 % (untrained 43.6 %, raw pixels 39.1 %); intervals ± 1.0.
     """
-    plan = PLAN
-    if "vit" in ((asked or {}).get("backbone") or ""):
-        plan = replace(PLAN, optim=replace(PLAN.optim, weight_decay=5e-2))
+    plan, typed = PLAN, asked or {}
+    if is_transformer(typed.get("backbone") or ""):
+        plan = replace(plan, optim=replace(plan.optim, weight_decay=5e-2))
+    if typed.get("local_size"):  # who types the size of small views wants them
+        plan = replace(plan, short={name: value for name, value in plan.short.items() if name != "local_views"})
     return fitted(plan, data, facts, asked)

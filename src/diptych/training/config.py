@@ -59,7 +59,7 @@ class RunConfig:
     """What a pixel's values are stored as: 8 bits, 16 bits, or floating point of any range."""
     storage: StoreConfig = field(default_factory=StoreConfig)
     backbone: str = "timm:resnet50"
-    """resnet20v2, resnet56v2, resnet110v2, resnet164v2 (or with -nofinal), or timm:MODEL."""
+    """resnet20v2, resnet56v2, resnet110v2, resnet164v2 (or with -nofinal), timm:MODEL, or patches:FILTERS."""
     init_from: Annotated[str | None, arg(metavar="RUN|FILE|timm-pretrained")] = None
     """Begin with the weights of another run, of a .safetensors file, or timm's own (a download); random without it."""
     method: AnyMethodConfig = field(default_factory=SimSiamConfig)

@@ -79,9 +79,13 @@ def read_start(config: RunConfig) -> Start | None:
     if config.init_from == TIMM:
         return _from_timm(config)
     path = Path(config.init_from)
-    if path.is_dir():
+    try:
+        is_run, is_there = path.is_dir(), path.exists()
+    except OSError:  # too long for a name, say
+        is_run = is_there = False
+    if is_run:
         return _from_run(config, path)
-    if not path.exists():
+    if not is_there:
         raise ConfigError(f"there is no {path}: --init-from takes a run folder, a .safetensors file, or {TIMM}")
     if path.suffix != ".safetensors":
         raise ConfigError(_not_safetensors(path))
@@ -106,6 +110,10 @@ def settings_of(init_from: str | None) -> dict[str, Any]:
         return {}
     _, card = open_finished(init_from)
     made = card.preprocessing
+    if card.backbone.startswith("patches"):
+        raise ConfigError(
+            f"{init_from} was made by patches, which has no weights to train: give --init-from another run"
+        )
     return {"backbone": card.backbone, "image_size": made.image_size, "channels": made.channels}
 
 
@@ -200,8 +208,11 @@ def _read(path: Path) -> tuple[Weights, str]:
     """Read a safetensors file, and its SHA-256."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--init-from: {path} cannot be read ({error.strerror})") from error
+    try:
         return dict(sorted(load(content).items())), hashlib.sha256(content).hexdigest()
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise ConfigError(
             f"--init-from: {path} is damaged or no safetensors file; write it again, or give another one"
         ) from error
@@ -247,7 +258,19 @@ def _fitted(found: Weights, config: RunConfig, advice: str) -> tuple[Weights, tu
                 f"--init-from {config.init_from} does not fit {config.backbone} for {config.image_size} px pictures of "
                 f"{config.channels} channels: {key} is {tuple(ours[key].shape)}, not {tuple(value.shape)}; {advice}"
             )
+        if key in ours and not (
+            ours[key].is_floating_point() == value.is_floating_point() and ours[key].isfinite().all()
+        ):
+            raise ConfigError(
+                f"--init-from {config.init_from}: {key} holds {_no_weights(ours[key])}, no weights: give another file"
+            )
     return {key: ours.get(key, value).to(value.dtype) for key, value in wanted.items()}, tuple(notes)
+
+
+def _no_weights(tensor: Tensor) -> str:
+    return (
+        "numbers that are not finite" if tensor.is_floating_point() else f"{tensor.dtype} values".replace("torch.", "")
+    )
 
 
 def _prefix(found: Weights, wanted: Weights, config: RunConfig) -> str:
