@@ -32,7 +32,7 @@ class WithoutStopGradient(SimSiam):
         z = [self.projector(self.backbone(view)) for view in views]
         p = [self.predictor(projection) for projection in z]
         terms = [negative_cosine(p[i], z[j]) for i, j in predictions(len(views))]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), metrics={})
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach(), positives=z[1].detach(), metrics={})
 
 
 class WithoutPredictor(SimSiam):
@@ -43,7 +43,9 @@ class WithoutPredictor(SimSiam):
         z = [self.projector(self.backbone(view)) for view in views]
         terms = [negative_cosine(z[i], z[j].detach()) for i, j in predictions(len(views))]
         idle = sum(parameter.sum() for parameter in self.predictor.parameters()) * 0
-        return StepOutput(loss=torch.stack(terms).mean() + idle, embeddings=z[0].detach(), metrics={})
+        return StepOutput(
+            loss=torch.stack(terms).mean() + idle, embeddings=z[0].detach(), positives=z[1].detach(), metrics={}
+        )
 
 
 class WithoutStopGradientConfig(SimSiamConfig):

@@ -2,12 +2,14 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 
 import pytest
 import tiny
 from in_process import run_command
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diptych.config import flatten, to_dict
 from diptych.recipes.book import RECIPES
@@ -74,6 +76,53 @@ def test_evaluate_prints_one_json_object(run, pictures):
     result = result_of("evaluate", run, pictures, "--seed", 3, "--limit", 16, "--name", "mine")
     assert json.loads((run / "evaluation" / "mine.json").read_text()) == result
     assert result["seed"] == 3 and result["data"]["train_pictures"] + result["data"]["test_pictures"] == 16
+
+
+def test_watch_prints_one_view_or_one_json_object(run):
+    (state,) = result_of("watch", run)["runs"]
+    assert (state["run"], state["status"], state["epoch"]) == (str(run), "finished", 1.0)
+    assert state["metrics"]["loss"]["last"] == json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+    for words in ((), ("--once",)):
+        code, out, err = run_command("watch", run, *words)
+        assert (code, err) == (0, "") and "✓ finished" in out and "\x1b" not in out
+
+
+def test_compare_prints_one_json_object_and_draws_where_it_is_told(run, tmp_path):
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin, symlinks=True)
+    found = result_of("compare", run, twin, "--out", tmp_path / "out")
+    assert [entry["name"] for entry in found["runs"]] == ["run", "twin"] and found["differences"] == {}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.png", "compare.html"}
+    code, out, err = run_command("compare", run, twin)
+    assert (code, err) == (0, "") and "The configurations do not differ." in out
+
+
+def test_watch_and_compare_say_what_to_type(run, tmp_path):
+    assert mistake("watch") == "say which run to watch: type `diptych watch RUN`"
+    assert mistake("watch", tmp_path / "none").startswith("there is no run folder")
+    assert "--every must be 0.1 seconds or more" in mistake("watch", run, "--every", "0")
+    assert mistake("compare", run) == "one run alone compares with nothing: type `diptych compare RUN RUN`"
+    assert "is not a run folder" in mistake("compare", run, tmp_path)
+
+
+def test_a_tracked_run_and_its_resume_leave_events(pictures, tmp_path):
+    run = tmp_path / "run"
+    run_command("pretrain", pictures, "--out", run, *FLAGS, "--track", "tensorboard")
+    assert run_command("pretrain", "--resume", run, "--track", "tensorboard")[0] == 0
+    reader = EventAccumulator(str(run / "tensorboard")).Reload()
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [(e.step, e.value) for e in reader.Scalars("loss")] == [
+        (record["step"], pytest.approx(record["loss"])) for record in records
+    ]
+
+
+def test_what_cannot_be_tracked_is_told_before_anything_is_read(tmp_path):
+    words = ("pretrain", tmp_path / "nothing-here", "--out", tmp_path / "run", "--track")
+    assert "unknown tracker 'wandbb'; did you mean 'wandb'?" in mistake(*words, "wandbb")
+    assert "nothing to track" in mistake(
+        "pretrain", "photos", "--method", "patches", "--out", "x", *words[-1:], "wandb"
+    )
+    assert not (tmp_path / "run").exists()
 
 
 def test_preview_prints_one_json_object(pictures, tmp_path):

@@ -8,7 +8,7 @@ from tiny import FLAGS, flat, lines, tree
 
 from diptych.data.loader import Loader
 from diptych.data.stores.memory import MemoryStore
-from diptych.distributed import World, any_rank, barrier, joined, mean_over_ranks, pick_device, wrapped
+from diptych.distributed import World, agreed, barrier, joined, mean_over_ranks, pick_device, wrapped
 from diptych.errors import ConfigError, RunFolderError
 from diptych.training.run import resume
 
@@ -28,7 +28,7 @@ def test_alone_every_function_does_nothing():
     with joined() as world:
         assert world == World(rank=0, size=1, local_rank=0) and world.is_main
         assert not torch.distributed.is_initialized()
-        assert any_rank(True, CPU, world) is True and any_rank(torch.tensor(False), CPU, world) is False
+        assert agreed(2, CPU, world) == 2
         value = torch.tensor(3.0)
         assert mean_over_ranks(value, world) is value
         barrier(world)
@@ -54,7 +54,7 @@ import torch
 from torch import nn
 from diptych.data.loader import Loader
 from diptych.data.stores.memory import MemoryStore
-from diptych.distributed import any_rank, barrier, from_main, greatest, joined, mean_over_ranks, wrapped
+from diptych.distributed import agreed, barrier, from_main, greatest, joined, mean_over_ranks, wrapped
 
 def act(world):
     cpu = torch.device("cpu")
@@ -70,7 +70,7 @@ def act(world):
         "batches": [[batch.indices.tolist() for batch in loader.epoch(epoch)] for epoch in range(2)],
         "main": from_main([5.0 + world.rank, 0.1], world),
         "greatest": greatest(-3 - world.rank, world),
-        "any": [any_rank(flag, cpu, world) for flag in (False, True, world.rank == 1, torch.tensor(world.rank == 0))],
+        "agreed": [agreed(value, cpu, world) for value in (0, 2, world.rank, 2 - 2 * world.rank)],
         "mean": mean_over_ranks(torch.tensor(10.0 + world.rank), world).item(),
         "nan": mean_over_ranks(torch.tensor(float("nan") if world.rank else 1.0), world).isnan().item(),
         "weight": first,
@@ -99,7 +99,7 @@ def test_two_processes_act_as_one(tmp_path):
         pairs = zip(first["batches"][epoch], second["batches"][epoch], strict=True)
         assert [a + b for a, b in pairs] == [batch.indices.tolist() for batch in alone.epoch(epoch)]
     # what one of them knows both know
-    assert first["any"] == second["any"] == [False, True, True, True]
+    assert first["agreed"] == second["agreed"] == [0, 2, 1, 2]
     assert first["mean"] == second["mean"] == 10.5
     assert first["main"] == second["main"] == [5.0, 0.1]
     assert first["greatest"] == second["greatest"] == -3

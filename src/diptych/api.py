@@ -9,15 +9,16 @@
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from diptych.auditing.run import audit as _audit
 from diptych.config import flatten, to_dict, with_settings
-from diptych.distributed import is_main
+from diptych.distributed import World, is_main
 from diptych.errors import ConfigError, DataError, suggest
+from diptych.evaluation.online import Online, read_probe
 from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
 from diptych.figures import is_ours, policy_sheet, view_pairs
@@ -25,9 +26,14 @@ from diptych.frozen import FrozenBackbone, load
 from diptych.methods import ALL_METHODS
 from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe, skeleton
+from diptych.reports.compare import Comparison, draw
+from diptych.reports.compare import compare as _compare
+from diptych.reports.compare_page import write_page
 from diptych.reports.render import write_report
+from diptych.trackers.follow import Trackers
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, Order, fitted_to_pixels, flags
+from diptych.training.plan import choose_batch_size
 from diptych.training.result import RunResult
 from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
@@ -40,6 +46,7 @@ __all__ = [
     "FrozenBackbone",
     "RunResult",
     "audit",
+    "compare",
     "evaluate",
     "load",
     "order",
@@ -65,12 +72,29 @@ def recipe_for(method: str | None, recipe_name: str | None) -> str:
     return recipe_name or method or DEFAULT
 
 
-def order(recipe_name: str, data: str | Path, out: str | Path | None, settings: Mapping[str, Any]) -> Order:
+def order(
+    recipe_name: str,
+    data: str | Path,
+    out: str | Path | None,
+    settings: Mapping[str, Any],
+    device: str = "auto",
+) -> Order:
     """Return a recipe's configuration for ``data`` with some settings changed, and the command that repeats it.
+
+    A ``batch_size`` of ``auto`` becomes the recipe's own, or less where a step on ``device`` would not fit.
 
     Raises:
         UserError: an unknown recipe or setting, a value out of range, or pictures that cannot be read.
     """
+    if settings.get("batch_size") != "auto":
+        return _order(recipe_name, data, out, settings)
+    typed = {name: value for name, value in settings.items() if name != "batch_size"}
+    size, choice = choose_batch_size(_order(recipe_name, data, out, typed).config, device)
+    made = _order(recipe_name, data, out, {**typed, "batch_size": size})
+    return replace(made, choices=[choice, *made.choices])
+
+
+def _order(recipe_name: str, data: str | Path, out: str | Path | None, settings: Mapping[str, Any]) -> Order:
     shared = {name: value for name, value in settings_of(settings.get("init_from")).items() if name not in settings}
     taken = [
         Choice(what=shlex.join(flags({name: shared[name]})), why="that of the run in --init-from") for name in shared
@@ -94,6 +118,7 @@ def pretrain(
     overwrite: bool = False,
     device: str = "auto",
     terminal: Terminal | None = None,
+    track: Sequence[str] = (),
     **settings: Setting,
 ) -> RunResult:
     """Learn a representation from unlabeled pictures into the run folder ``out``.
@@ -107,32 +132,80 @@ def pretrain(
         overwrite: delete an earlier run that lies at ``out``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         terminal: where to speak; silent if None.
-        settings: any setting of the recipe by its name: ``epochs=5``, ``batch_size=64``, ``seed=1``, ``limit=1000``.
+        track: services that get the run's numbers as they come: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
+        settings: any setting of the recipe by its name: ``epochs=5``, ``batch_size=64`` (or ``"auto"``), ``seed=1``.
 
     Raises:
         UserError: with one line that says what to change.
     """
-    asked = order(recipe_for(method, recipe), data, out, settings)
-    return run_order(asked, out, overwrite=overwrite, device=device, terminal=terminal)
+    asked = order(recipe_for(method, recipe), data, out, settings, device)
+    return run_order(asked, out, overwrite=overwrite, device=device, terminal=terminal, track=track)
 
 
-def run_order(asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None) -> RunResult:
+def run_order(
+    asked: Order, out: str | Path, *, overwrite: bool, device: str, terminal: Terminal | None, track: Sequence[str] = ()
+) -> RunResult:
     """Run a complete order and write the run's first report."""
-    result = _pretrain(asked, out, overwrite=overwrite, device=device, terminal=terminal)
+    if track and asked.config.method.name == "patches":
+        raise ConfigError("patches records nothing on its way, so there is nothing to track: leave out --track")
+    with Trackers(track) as trackers:
+        result = _pretrain(
+            asked,
+            out,
+            overwrite=overwrite,
+            device=device,
+            terminal=terminal,
+            evaluator=evaluator_for,
+            trackers=trackers,
+        )
+        trackers.close(result.status)
     if is_main():
         write_report(out)
     return result
 
 
+def evaluator_for(config: RunConfig, world: World, terminal: Terminal) -> Online:
+    """Return what looks at the backbone of a run at the end of its epochs."""
+    asked, probe = config.probe, None
+    if asked.probe and world.is_main:
+        probe = read_probe(
+            asked.probe,
+            config.data_dir if asked.probe == config.data else None,
+            pictures=asked.probe_pictures,
+            size=config.image_size,
+            pixels=config.pixels,
+            tile=config.tile,
+            chooses=config.chosen_by_labels,
+            terminal=terminal,
+        )
+    return Online(
+        probe=probe,
+        probe_every=asked.probe_every if asked.probe else 0,
+        epochs=config.train.epochs,
+        monitor=config.train.watched,
+        seed=config.train.seed,
+        world=world,
+    )
+
+
 def resume(
-    run: str | Path, *, config: RunConfig | None = None, device: str = "auto", terminal: Terminal | None = None
+    run: str | Path,
+    *,
+    config: RunConfig | None = None,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+    track: Sequence[str] = (),
 ) -> RunResult:
     """Go on with an interrupted run, to the same loss curve as if it had not been interrupted.
 
     Raises:
         UserError: no such run, other settings than it was begun with, changed pictures, or a damaged checkpoint.
     """
-    result = _resume(run, config=config, device=device, terminal=terminal)
+    with Trackers(track) as trackers:
+        result = _resume(
+            run, config=config, device=device, terminal=terminal, evaluator=evaluator_for, trackers=trackers
+        )
+        trackers.close(result.status)
     if is_main():
         write_report(run)
     return result
@@ -211,6 +284,32 @@ def audit(
 def report(run: str | Path) -> Path:
     """Rewrite ``RUN/report.html`` from what lies in the run folder; returns its path."""
     return write_report(run)
+
+
+def compare(runs: Sequence[str | Path], out: str | Path | None = None) -> dict[str, Any]:
+    """Put runs side by side: what they are, in which settings they differ, what came of them.
+
+    Args:
+        runs: two run folders or more, at any stage.
+        out: a folder for ``compare.png`` and ``compare.html``, which show their curves too; nothing is written if None.
+
+    Returns:
+        ``runs``, ``differences`` (setting → its value in each run) and ``evaluations``, in groups of those that may be
+        compared.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    return compare_runs(runs, out).to_dict()
+
+
+def compare_runs(runs: Sequence[str | Path], out: str | Path | None) -> Comparison:
+    """Compare runs, and draw them into ``out`` if it is given."""
+    comparison = _compare(runs)
+    if out is not None:
+        draw(comparison, Path(out))
+        write_page(comparison, Path(out))
+    return comparison
 
 
 def preview(

@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 
 from diptych.errors import UserError, printable, suggest
 
-COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "methods", "recipes")
+COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "watch", "compare", "methods", "recipes")
 
 USAGE = """\
 diptych: learn image representations from unlabeled pictures, and prove whether it helped.
@@ -20,6 +20,8 @@ diptych: learn image representations from unlabeled pictures, and prove whether 
   diptych pretrain DATA --out RUN       learn from a folder, archive, list or shards of pictures, cifar10 or photos
   diptych evaluate RUN LABELLED         did it help? against the same network untrained, and raw pixels
   diptych report RUN                    rewrite RUN/report.html
+  diptych watch RUN                     a live view of a run, going on or over
+  diptych compare RUN RUN               runs side by side: what differs, what came of it; --out draws their curves
   diptych methods                       ways to learn: the idea, what each needs, what it was measured to do
   diptych recipes                       the recipes: what each is for, what it was measured to do
 
@@ -29,7 +31,12 @@ Start with: diptych pretrain photos --out runs/demo
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 a user's mistake, 130 interrupted."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 a run that was stopped because it had collapsed, 2 a user's mistake, 130 interrupted,
+        143 a run that was interrupted and can be resumed.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(words)

@@ -5,29 +5,38 @@ Standard output holds results alone (one JSON object with ``--json``); progress 
 
 import contextlib
 import io
+import itertools
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from rich.console import Console
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from diptych import api
 from diptych.auditing.summary import as_text as audit_as_text
 from diptych.config import flatten, to_dict
+from diptych.data.decoding.crashes import report_crashes
 from diptych.distributed import is_main
-from diptych.errors import UserError, suggest, typed
+from diptych.errors import UserError, check, suggest, typed
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
 from diptych.recipes.book import entries, skeleton
 from diptych.recipes.book import methods as method_entries
+from diptych.reports.compare_text import as_text as comparison_as_text
+from diptych.reports.screen import view
+from diptych.reports.watch import follow, look
 from diptych.runs import RunFolder
 from diptych.training.card import saved_config
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
+from diptych.training.plan import dry_run
+from diptych.training.plan_text import as_text as plan_as_text
 
 T = TypeVar("T")
 
@@ -35,12 +44,17 @@ Name = Annotated[str | None, arg(metavar="NAME")]
 Folder = Annotated[str | None, arg(metavar="FOLDER")]
 Switch = Annotated[bool, FlagCreatePairsOff]
 
+ENDED = {"interrupted": 143, "collapsed": 1}
+"""Exit codes of runs that are not over; 143 is that of a process which SIGTERM ends, as schedulers expect."""
+
 USAGE = {
     "audit": "diptych audit DATA",
     "pretrain": "diptych pretrain DATA --out RUN",
     "evaluate": "diptych evaluate RUN DATA",
     "preview": "diptych preview DATA --out FILE.png",
     "report": "diptych report RUN",
+    "watch": "diptych watch RUN",
+    "compare": "diptych compare RUN RUN",
     "methods": "diptych methods",
     "recipes": "diptych recipes",
 }
@@ -84,6 +98,10 @@ class PretrainArgs:
     """Go on with this run instead of starting a new one."""
     overwrite: Switch = False
     """Delete the run that lies at --out first."""
+    dry_run: Switch = False
+    """Take a few steps, say what the run will need, and write nothing."""
+    track: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="SERVICE")] = ()
+    """Send the run's numbers to tensorboard, wandb, mlflow or trackio as they come; may be given several times."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     json: Switch = False
@@ -95,38 +113,55 @@ def pretrain(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         return _help_with_config("pretrain", PretrainArgs, words)
     args, rest = _parse_known("pretrain", PretrainArgs, words)
+    report_crashes()
     terminal = Terminal()
     if args.resume:
         if args.out or args.recipe or args.method or args.overwrite:
             raise UserError("--resume goes on in its own folder: leave out --out, --recipe, --method and --overwrite")
+        if args.dry_run:
+            raise UserError("--dry-run plans a run that has not begun: leave out --resume")
         out = args.resume
         config = _parse("pretrain", RunConfig, rest, saved_config(RunFolder.open(out)), PretrainArgs)
-        result = api.resume(out, config=config, device=args.device, terminal=terminal)
+        result = api.resume(out, config=config, device=args.device, terminal=terminal, track=args.track)
     else:
-        asked = _order("pretrain", args, rest, args.out)
+        asked = _order("pretrain", args, rest, args.out, args.device)
+        if args.dry_run:
+            plan = dry_run(asked, args.out, device=args.device, terminal=terminal)
+            if is_main():
+                _print(args.json, plan, plan_as_text(plan))
+            return 0
         if args.out is None:
             raise UserError("say where the run goes: add `--out runs/NAME`")
         out = args.out
-        result = api.run_order(asked, out, overwrite=args.overwrite, device=args.device, terminal=terminal)
+        result = api.run_order(
+            asked, out, overwrite=args.overwrite, device=args.device, terminal=terminal, track=args.track
+        )
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs:.3g} epochs"
     loss = "no loss" if result.loss is None else f"loss {result.loss:.3f}"
     summary = (
         f"{out}: {result.status} after {epochs} ({result.steps} steps, {result.seconds:.0f} s, "
         f"{result.images_per_second:.0f} pictures/s), {loss}"
     )
+    code = ENDED.get(result.status, 0)
     if not is_main():
-        return 0
+        return code
     if result.status == "interrupted":
         print(f"{summary}; go on with {typed('diptych pretrain --resume', out)}", file=sys.stderr)
-        return 130
+        return code
+    if result.status == "collapsed":
+        print(f"{summary}; no backbone is written. {' '.join(result.warnings)}", file=sys.stderr)
+        return code
     then = f"Next: {typed('diptych evaluate', out, 'LABELLED/')}   Report: {out}/report.html"
     _print(args.json, asdict(result), f"{summary}\n{then}")
     return 0
 
 
-def _order(command: str, args: "PretrainArgs | PreviewArgs", words: list[str], out: str | None) -> Order:
+def _order(
+    command: str, args: "PretrainArgs | PreviewArgs", words: list[str], out: str | None, device: str = "auto"
+) -> Order:
     """Turn what was typed into an order, the way the library does: a recipe, and the settings that were given."""
     name = api.recipe_for(args.method, args.recipe)
+    words, auto = _without_auto(words)
     config = _parse(command, RunConfig, words, skeleton(name), type(args))
     if not config.data:
         raise UserError(
@@ -135,7 +170,18 @@ def _order(command: str, args: "PretrainArgs | PreviewArgs", words: list[str], o
         )
     given = {re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in words if word[:2] == "--"}
     values = {key.rpartition(".")[2]: value for key, value in flatten(to_dict(config)).items()}
-    return api.order(name, config.data, out, {key: value for key, value in values.items() if key in given})
+    settings = {key: value for key, value in values.items() if key in given}
+    return api.order(name, config.data, out, settings | auto, device)
+
+
+def _without_auto(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Take `--batch-size auto` out of what was typed: a configuration holds the number that is found for it."""
+    left = [word for word in words if word != "--batch-size=auto"]
+    for place, pair in enumerate(itertools.pairwise(left)):
+        if pair == ("--batch-size", "auto"):
+            left = left[:place] + left[place + 2 :]
+            break
+    return left, {"batch_size": "auto"} if len(left) < len(words) else {}
 
 
 def _help_with_config(command: str, cls: type[Any], words: list[str]) -> int:
@@ -239,6 +285,62 @@ def report(words: list[str]) -> int:
     args = _parse("report", ReportArgs, words)
     path = api.report(args.run)
     _print(args.json, {"report": str(path)}, str(path))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchArgs:
+    """A live view of runs, going on or over; ends when they are over, or with Ctrl-C."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """Run folders; one that is not there yet is waited for."""
+    every: float = 2.0
+    """Seconds from one look to the next."""
+    once: Switch = False
+    """Print one view and end, as is done where there is no terminal."""
+    seed: int = 0
+    """Accepted by every command; a view draws nothing at random."""
+    json: Switch = False
+    """Print one view as JSON on standard output, and end."""
+
+
+def watch(words: list[str]) -> int:
+    """Run `diptych watch`; returns the exit code."""
+    args = _parse("watch", WatchArgs, words)
+    check(args, "0.1 seconds or more", lambda value: value >= 0.1, "every")
+    if not args.runs:
+        raise UserError(f"say which run to watch: type `{USAGE['watch']}`")
+    console = Console(highlight=False)
+    if args.json:
+        _print(True, {"runs": [state.to_dict() for state in look(args.runs)]}, "")
+    elif args.once or not console.is_terminal:
+        console.print(view(look(args.runs)))
+    else:
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(args.runs, every=args.every, console=console)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArgs:
+    """Runs side by side: what they are, in which settings they differ, what came of them."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """Two run folders or more."""
+    out: Folder = None
+    """Where compare.png and compare.html go, which show the curves too; nothing is written without it."""
+    seed: int = 0
+    """Accepted by every command; a comparison draws nothing at random."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def compare(words: list[str]) -> int:
+    """Run `diptych compare`; returns the exit code."""
+    args = _parse("compare", CompareArgs, words)
+    found = api.compare_runs(args.runs, args.out)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    _print(args.json, found.to_dict(), comparison_as_text(found, width))
     return 0
 
 

@@ -98,13 +98,13 @@ def wrapped(module: nn.Module, world: World) -> nn.Module:
     return nn.parallel.DistributedDataParallel(module)
 
 
-def any_rank(flag: bool | Tensor, device: torch.device, world: World) -> bool:
-    """True on every process if ``flag`` is true on at least one: no process may stop or go on alone."""
+def agreed(value: int, device: torch.device, world: World) -> int:
+    """Return the greatest of all processes' values, by way of ``device``: no process may stop or go on alone."""
     if world.size == 1:
-        return bool(flag)
-    shared = torch.as_tensor(flag, device=device).to(torch.int32).reshape(1).clone()
+        return value
+    shared = torch.tensor([value], dtype=torch.int32, device=device)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    return bool(shared.item())
+    return int(shared.item())
 
 
 def greatest(value: int, world: World) -> int:
@@ -173,14 +173,19 @@ def barrier(world: World) -> None:
 
 
 class StopFlag:
-    """Set by SIGINT or SIGTERM: the loop writes a checkpoint at the next step and returns. A second one kills."""
+    """Set by SIGINT, SIGTERM or SIGUSR1: the loop ends its step, writes a checkpoint and returns. A second one kills.
+
+    SIGUSR1 is what SLURM is asked to send some time before it ends a job (``--signal=USR1@120``).
+    """
+
+    SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1
 
     def __init__(self) -> None:
         self.asked = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopFlag":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in self.SIGNALS:
             with contextlib.suppress(ValueError):  # not in the main thread: the host program keeps its handlers
                 self._previous[number] = signal.signal(number, self._ask)
         return self
@@ -191,6 +196,13 @@ class StopFlag:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            # What the signal does by itself, now; SIGUSR1 only warns, and may come twice.
+            if number != signal.SIGUSR1:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
         self.asked = True
+
+
+def restarted() -> bool:
+    """Whether torchrun or SLURM has started this very command before, and it was cut off."""
+    return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

@@ -40,6 +40,10 @@ TEXT = 17
 """Height of the letters' em, in pixels."""
 LINE = TEXT + 7
 """Pixels from one line of a text to the next."""
+PAGE = "#fcfbf8"
+COLOURS = ("#2f5d8a", "#b4532a", "#3f7d4e", "#7a4d8f", "#a3821a", "#3a8c94", "#8a3d5a", "#5d6168")
+LINES = ("solid", "dashed", "dotted")
+"""Of curves side by side: first all colours, then all again with the next kind of line."""
 INK, AGREES, DIFFERS = "#7a7a7a", "#2a9d63", "#d64550"
 MARK = {"Software": "diptych"}
 """Inside every PNG drawn here, so that it may be drawn again in its place."""
@@ -140,29 +144,71 @@ def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         path: of the PNG, written whole or not at all.
         records: metric records with ``epoch`` and ``loss``, oldest first; may be empty.
     """
-    figure = Figure(figsize=(8, 4.5), dpi=DPI, facecolor="#fcfbf8", layout="constrained")
+    figure = Figure(figsize=(8, 4.5), dpi=DPI, facecolor=PAGE, layout="constrained")
     axes = figure.add_subplot(facecolor="none")
     epochs, losses = (np.array([record[key] for record in records], dtype=float) for key in ("epoch", "loss"))
     if len(losses):
-        window = max(1, len(losses) // 40)
-        sums = np.concatenate(([0.0], losses.cumsum()))
-        ends = np.arange(1, len(losses) + 1)
-        starts = np.maximum(0, ends - window)
-        smooth = (sums[ends] - sums[starts]) / (ends - starts)
-        axes.plot(epochs, losses, color="#2f5d8a", alpha=0.3 if window > 1 else 1.0, linewidth=0.8)
-        axes.plot(epochs, smooth, color="#2f5d8a", linewidth=2, marker="o" if len(losses) == 1 else "")
+        smooth, window = _smoothed(losses)
+        axes.plot(epochs, losses, color=COLOURS[0], alpha=0.3 if window > 1 else 1.0, linewidth=0.8)
+        axes.plot(epochs, smooth, color=COLOURS[0], linewidth=2, marker="o" if len(losses) == 1 else "")
         said = f"{smooth[-1]:.3f} at the end" + (f" (mean of {window} records)" if window > 1 else "")
         axes.set_title(said, loc="right", fontsize=9, color="#5d6168")
     else:
         axes.text(0.5, 0.5, "no record yet", transform=axes.transAxes, ha="center", color="#5d6168")
-    axes.set_title("Loss", loc="left", fontsize=12, color="#1d1f23")
-    axes.set_xlabel("epoch", color="#5d6168")
     axes.set_ylabel("loss", color="#5d6168")
+    _dress(axes, "Loss")
+    _write(path, figure)
+
+
+def overlaid_curves(
+    path: Path,
+    panels: Sequence[tuple[str, Sequence[tuple[int, NDArray[Any], NDArray[Any]]]]],
+    names: Sequence[str],
+) -> None:
+    """Draw metrics of several runs over the epochs as a PNG, one panel a metric, each curve a running mean.
+
+    Args:
+        path: of the PNG, written whole or not at all.
+        panels: each metric's title, and its curves: the run's number, and epochs ``(n,)`` and values ``(n,)``, n ≥ 1.
+        names: of the runs, by their numbers.
+    """
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 0.6 + 3.2 * rows), dpi=DPI, facecolor=PAGE, layout="constrained")
+    drawn: dict[int, Any] = {}
+    for place, (title, curves) in enumerate(panels):
+        axes = figure.add_subplot(rows, 2, place + 1, facecolor="none")
+        for number, epochs, values in curves:
+            smooth, _ = _smoothed(values)
+            (drawn[number],) = axes.plot(
+                epochs,
+                smooth,
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=LINES[number // len(COLOURS) % len(LINES)],
+                linewidth=2,
+                marker="o" if len(values) == 1 else "",
+            )
+        _dress(axes, title)
+    told = [names[number].replace("$", r"\$") for number in sorted(drawn)]  # a folder may be called "$5$"
+    figure.legend([drawn[number] for number in sorted(drawn)], told, loc="outside upper left", ncols=4, frameon=False)
+    _write(path, figure)
+
+
+def _smoothed(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Return the running mean, and over how many values each goes: a fortieth of them."""
+    window = max(1, len(values) // 40)
+    sums = np.concatenate(([0.0], values.cumsum()))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return (sums[ends] - sums[starts]) / (ends - starts), window
+
+
+def _dress(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=12, color="#1d1f23")
+    axes.set_xlabel("epoch", color="#5d6168")
     axes.grid(axis="y", color="#e4e1da", linewidth=0.8)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#b8b4ab")
     axes.tick_params(colors="#5d6168", length=0)
-    _write(path, figure)
 
 
 @dataclass(frozen=True, kw_only=True)

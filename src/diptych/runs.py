@@ -16,6 +16,8 @@
           loss.png                   the loss curve
           evaluation/<name>.json     and <name>-neighbors.png
           quarantine.jsonl           pictures that could not be read, and why
+          recovered.jsonl            metrics of steps that a recovery from a collapse went back behind
+          faults.jsonl               steps whose loss or gradient was not a finite number, and their pictures
           report.html
 """
 
@@ -151,6 +153,8 @@ class RunFolder:
         self.loss = self.path / "loss.png"
         self.evaluation = self.path / "evaluation"
         self.quarantine = self.path / "quarantine.jsonl"
+        self.recovered = self.path / "recovered.jsonl"
+        self.faults = self.path / "faults.jsonl"
         self.report = self.path / "report.html"
 
     @classmethod
@@ -235,8 +239,8 @@ class RunFolder:
         if not path.is_file():
             return []
         records = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # text that is not UTF-8 is one too
                 records.append(json.loads(line))
         return records
 

@@ -21,6 +21,8 @@ class Batch:
     """``(B, C, H, W)`` uint8, values 0..255."""
     indices: Tensor
     """``(B,)`` int64: each picture's place in the store."""
+    names: tuple[str, ...] = ()
+    """Of the pictures, where they have no place in a store: those of a stream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,9 @@ class StepOutput:
     loss: Tensor
     """Scalar float32, to be minimised."""
     embeddings: Tensor
-    """``(B, D)`` float32, detached: what the loss compares (the projector's output), for the collapse diagnosis."""
+    """``(B, D)`` float32, detached: what the loss compares (the projector's output), for the diagnosis."""
+    positives: Tensor
+    """``(B, D)`` float32, detached: the same of another view; row i of both comes from one picture."""
     metrics: Mapping[str, Tensor]
     """Further scalars worth a curve, detached; may be empty."""
 

@@ -75,10 +75,10 @@ def test_features_are_centred_projected_cells_of_unit_length():
 
 
 def test_shapes_follow_from_name_size_and_channels():
-    net = patch_network("patches:600", image_size=20, channels=5)
-    assert net.num_features == 9 * 512 and net(pictures(2, 20, 5)).shape == (2, 9 * 512)
-    assert net.whitening.shape == (180, 180) and net.filters.shape == (600, 180)
-    assert net.mean.shape == (600,) and net.projection.shape == (600, 512)
+    net = patch_network("patches:800", image_size=20, channels=5)
+    assert net.num_features == 9 * 768 and net(pictures(2, 20, 5)).shape == (2, 9 * 768)
+    assert net.whitening.shape == (180, 180) and net.filters.shape == (800, 180)
+    assert net.mean.shape == (800,) and net.projection.shape == (800, 768)
     assert all(weight.dtype == torch.float32 for weight in net.state_dict().values())
     assert patch_network("patches:7", image_size=20).num_features == 9 * 7
     assert len(patch_network("patches", image_size=8).filters) == patches.FILTERS
@@ -150,7 +150,7 @@ def test_flip_gives_a_picture_and_its_mirror_image_the_same_features():
     "name", ["patches:", "patches:12-flop", "patches:x", "patches:-1", "patches:1.5", "patches2048", "patch"]
 )
 def test_other_names_are_refused(name):
-    with pytest.raises(ConfigError, match="patches:2048"):
+    with pytest.raises(ConfigError, match="patches:1024"):
         patch_network(name, image_size=32)
 
 

@@ -12,7 +12,7 @@ FLOORS = [
     {"errors", "types", "seeding", "hardware"},
     {"config", "runs"},
     {"data", "views", "backbones", "heads", "diagnostics", "optim", "checkpoint", "distributed", "progress", "figures"}
-    | {"markup"},
+    | {"markup", "trackers"},
     {"methods", "frozen"},
     {"training", "evaluation", "auditing"},
     {"recipes", "reports"},

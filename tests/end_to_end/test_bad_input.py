@@ -378,7 +378,7 @@ def test_an_out_inside_the_pictures(tmp_path):
 def test_a_learning_rate_far_too_high(tmp_path, out):
     data = flat(tmp_path / "pictures")
     line = refused("pretrain", data, "--out", out, *FLAGS, "--epochs", 3, "--lr", 1e38)
-    told = r"the loss is not a finite number at step \d: try a lower --lr \(now 1e\+38\) or a longer --warmup-epochs"
+    told = r"the loss is not a finite number at step \d \(.*\): try a lower --lr \(now 1e\+38\) or a longer --warmup"
     assert re.match(told, line)
     assert not (out / "backbone.safetensors").exists()
 

@@ -166,7 +166,7 @@ def test_ctrl_c_leaves_a_run_that_the_printed_command_goes_on_with(tmp_path):
     wait_until(lambda: len(lines(out / "metrics.jsonl")) >= 2, process)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=600)
-    assert process.returncode == 130 and stdout == "" and "Traceback" not in stderr
+    assert process.returncode == 143 and stdout == "" and "Traceback" not in stderr
     last = stderr.splitlines()[-1]
     assert last.startswith(f"{out}: interrupted after ")
     typed = shlex.split(re.search("go on with `(.*)`$", last)[1])

@@ -137,7 +137,7 @@ def test_patches_needs_no_gradients(tmp_path):
             ("--method", "byol", "--backbone", "patches:64"),
             "--method patches and --backbone patches:FILTERS go together",
         ),
-        (("--method", "patches", "--backbone", "patches:many"), "type patches:2048"),
+        (("--method", "patches", "--backbone", "patches:many"), "type patches:1024"),
         (
             ("--backbone", "timm:vit_tiny_patch16_224", "--image-size", "65"),
             "choose another --image-size or --backbone",

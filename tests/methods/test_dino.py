@@ -97,7 +97,7 @@ def test_teacher_entropy_tells_both_ways_of_collapsing():
     views = [some_views()[0][:1].expand(6, -1, -1, -1)] * 2  # all pictures are alike
     dino(views)
     for _ in range(200):  # the center arrives at what the teacher says of all: nothing is left
-        dino.center.copy_(moved_center(dino.center, dino._outputs, 0.9))
+        dino.center.copy_(moved_center(dino.center, dino.left[-1], 0.9))
     output = dino(views)
     assert output.metrics["teacher_entropy"].item() == pytest.approx(math.log(10), rel=1e-4)
     dino.center.zero_()  # without it, and sharp: one prototype for every picture

@@ -122,7 +122,19 @@ def test_the_second_view_gives_keys_and_all_others_are_queries():
     expected = sum(paper_info_nce(z[i], z[1], moco.queue[:4], 0.2) for i in (0, 2, 3)) / 3
     assert output.loss.item() == pytest.approx(expected, rel=1e-5)
     assert torch.equal(output.embeddings, moco.projector(views[0].flatten(1)))
-    assert not moco._keys.requires_grad
+    assert not moco.left[-1].requires_grad
+
+
+def test_a_step_in_portions_fills_the_queue_as_the_whole_one_does():
+    whole, portions = method(queue_size=6), method(queue_size=6)
+    views = some_views(2)
+    whole(views)
+    for number in range(2):
+        portions([view.chunk(2)[number] for view in views])
+    for moco in (whole, portions):
+        moco.after_step(0.5)
+    assert whole.keys_seen == portions.keys_seen == len(views[0]) and not portions.left
+    assert torch.allclose(whole.queue, portions.queue, atol=1e-6)
 
 
 def test_the_key_encoder_follows_by_the_papers_equation():
@@ -145,7 +157,7 @@ def test_gradients_pass_by_keys_and_queue():
     first, second = some_views(2)
     moco([first, second]).loss.backward()
     ours = moco.projector[0].weight.grad.clone()
-    constants = moco._keys.clone(), moco.queue[:4].clone()
+    constants = moco.left[-1].clone(), moco.queue[:4].clone()
     moco.zero_grad()
     info_nce(functional.normalize(moco.projector(first.flatten(1)), dim=1), *constants, 0.2).backward()
     assert torch.allclose(ours, moco.projector[0].weight.grad, atol=1e-7) and ours.any()
@@ -204,7 +216,7 @@ def act(world):
             views = [view.chunk(2)[world.rank] for view in pictures(step)]
             loss = model(views).loss
             loss.backward()
-            found[f"{norm} {step}"] = method._keys.tolist()
+            found[f"{norm} {step}"] = method.left[-1].tolist()
             found[f"{norm} {step} loss"] = loss.item()
             method.after_step(0.5)
         found[f"{norm} queue"] = method.queue.tolist()

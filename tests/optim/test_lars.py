@@ -125,7 +125,7 @@ def test_a_resumed_run_takes_the_very_same_steps(tmp_path, name):
     first = network()
     optimizer = optimizer_of(first, name)
     train(first, optimizer, range(3))
-    checkpoint.save(tmp_path, first.state_dict(), {"optimizer": optimizer.state_dict()}, Progress(step=3), best=False)
+    checkpoint.save(tmp_path, first.state_dict(), {"optimizer": optimizer.state_dict()}, Progress(step=3))
     train(first, optimizer, range(3, 6))
     second = network()
     resumed = optimizer_of(second, name)

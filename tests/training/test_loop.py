@@ -1,5 +1,6 @@
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,16 +16,15 @@ from diptych.distributed import StopFlag, World
 from diptych.errors import UserError
 from diptych.methods import Method
 from diptych.methods.simsiam import SimSiam
-from diptych.optim.build import build_optimizer
 from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
 from diptych.training import loop
-from diptych.training.loop import Parts, advanced, ended, train
+from diptych.training.build import build_parts
+from diptych.training.loop import counted, ended, judged, train
 from diptych.training.order import Order
 from diptych.training.recorder import Recorder
 from diptych.training.run import pretrain
 from diptych.types import StepOutput
-from diptych.views.pipeline import ViewMaker
 
 PER_EPOCH = 4
 
@@ -36,19 +36,9 @@ def make_parts(folder, method, settings, *, count=4 * PER_EPOCH):
     loader = Loader(MemoryStore(images=images, source_indices=torch.arange(count)), settings.train.batch_size, seed=0)
     steps = settings.train.epochs * loader.steps_per_epoch
     run = RunFolder.create(folder)
-    bar = Bar(terminal, "training", steps, None)
-    return Parts(
-        config=settings,
-        run=run,
-        loader=loader,
-        make_views=ViewMaker(settings.views, settings.image_size),
-        method=method,
-        model=method,
-        optimizer=build_optimizer(method.parameter_groups(), settings.optim),
-        device=torch.device("cpu"),
-        world=world,
-        recorder=Recorder(run, settings, steps, loader.steps_per_epoch, world, terminal, bar),
-    )
+    recorder = Recorder(run, settings, steps, loader.steps_per_epoch, world, terminal, Bar(terminal, "", steps, None))
+    pictures = SimpleNamespace(loader=loader, names=lambda batch: [f"picture {n}" for n in batch.indices.tolist()])
+    return build_parts(run, settings, pictures, method, recorder, torch.device("cpu"), world, terminal.say)
 
 
 class Idle(Method):
@@ -60,7 +50,9 @@ class Idle(Method):
 
     def loss(self, views):
         z = self.backbone(views[0].mean(dim=(2, 3)))
-        return StepOutput(loss=z.square().mean() + 0 * self.idle.sum(), embeddings=z.detach(), metrics={})
+        return StepOutput(
+            loss=z.square().mean() + 0 * self.idle.sum(), embeddings=z.detach(), positives=z.detach(), metrics={}
+        )
 
 
 class Watched(SimSiam):
@@ -97,24 +89,23 @@ def test_a_run_ends_after_its_steps_or_when_patience_is_used_up(step, without_ga
     assert ended(Progress(step=step, epochs_without_gain=without_gain), 10, patience) == expected
 
 
-def test_losses_add_up_within_an_epoch():
-    progress, best = advanced(Progress(step=4, epoch_loss=0.0, best_loss=2.0, epochs_without_gain=1), 3.0, 4)
-    assert not best and progress == Progress(step=5, epoch_loss=3.0, best_loss=2.0, epochs_without_gain=1)
+def test_losses_add_up_within_an_epoch_and_skipped_steps_have_none():
+    progress = counted(counted(Progress(step=4, best=2.0, epochs_without_gain=1), 3.0), None)
+    assert progress == Progress(step=6, epoch_loss=3.0, epoch_steps=1, best=2.0, epochs_without_gain=1, skipped=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "best", "without_gain", "is_best"),
+    [(1.1, 1.1, 0, True), (1.0, 1.0, 3, False), (0.9, 1.0, 3, False), (None, 1.0, 2, False)],
+)
+def test_only_a_higher_value_is_a_gain(value, best, without_gain, is_best):
+    before = Progress(step=8, epoch_loss=3.0, epoch_steps=4, best=1.0, epochs_without_gain=2, skipped=1)
+    after = Progress(step=8, best=best, epochs_without_gain=without_gain, skipped=1)
+    assert judged(before, value) == (after, is_best)
 
 
 def test_the_first_epoch_is_the_best_so_far():
-    progress, best = advanced(Progress(step=3, epoch_loss=3.0), 1.0, 4)
-    assert best and progress == Progress(step=4, best_loss=1.0)
-
-
-@pytest.mark.parametrize(("last", "best_loss", "gain"), [(0.9, 1.0, True), (1.0, 1.0, False), (1.1, 1.0, False)])
-def test_only_a_lower_mean_is_a_gain(last, best_loss, gain):
-    before = Progress(step=7, epoch_loss=3.0, best_loss=best_loss, epochs_without_gain=2)
-    progress, best = advanced(before, last, 4)
-    assert best is gain
-    assert progress.epochs_without_gain == (0 if gain else 3)
-    assert progress.best_loss == min(best_loss, (3.0 + last) / 4)
-    assert (progress.step, progress.epoch_loss) == (8, 0.0)
+    assert judged(Progress(step=4, epoch_loss=3.0, epoch_steps=4), -0.75) == (Progress(step=4, best=-0.75), True)
 
 
 # What the loop does
@@ -196,7 +187,7 @@ def test_a_stop_is_obeyed_after_the_step_and_leaves_a_checkpoint(tmp_path):
 
 
 def test_the_mean_loss_of_an_epoch_counts_the_steps_before_an_interruption(tmp_path):
-    settings, ends = config("x", epochs=1), []
+    settings, ends = config("x", epochs=1, monitor="loss"), []
     for name, asked in (("whole", False), ("halved", True)):
         torch.manual_seed(0)
         parts, stop = make_parts(tmp_path / name, Idle(), settings), StopFlag()
@@ -204,7 +195,7 @@ def test_the_mean_loss_of_an_epoch_counts_the_steps_before_an_interruption(tmp_p
         _, status = train(parts, Progress(step=0), stop)
         assert (status == "interrupted") is asked
         ends.append(train(parts, checkpoint.load(parts.run.checkpoints / "last").progress, StopFlag())[0])
-    assert ends[0] == ends[1] and ends[0].best_loss is not None
+    assert ends[0] == ends[1] and ends[0].best is not None
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
@@ -216,9 +207,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(t
     with torch.no_grad():
         next(parts.method.predictor.parameters()).fill_(math.nan)
     before = tree(parts.run.path)
-    with pytest.raises(UserError, match=r"not a finite number at step 1: try a lower --lr \(now 0.125\)") as caught:
+    with pytest.raises(
+        UserError, match=r"the loss is not a finite number at step 1 .*: try a lower --lr \(now 0.125\)"
+    ) as c:
         train(parts, progress, StopFlag())
-    assert "\n" not in str(caught.value) and tree(parts.run.path) == before
+    assert "\n" not in str(c.value) and {**before, "faults.jsonl": None}.keys() == tree(parts.run.path).keys()
     assert checkpoint.load(parts.run.checkpoints / "last").progress == progress and progress.step == 1
 
 

@@ -384,3 +384,16 @@ def test_a_gpu_makes_the_same_views():
         torch.cuda.set_sync_debug_mode("default")
     for here, there in zip(make(images, seeded()), on_gpu, strict=True):
         torch.testing.assert_close(here, there.cpu(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("engine", ["kernel", "torch"])
+def test_a_part_of_a_batch_gets_the_views_it_would_get_in_the_whole(engine):
+    settings = ViewsConfig(mean=(0.5,) * 3, std=(0.25,) * 3, local_views=1, local_size=8, noise=0.1, blur=0.5)
+    images = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    make = ViewMaker(settings, 16, engine=engine)
+    whole = make(images, torch.Generator().manual_seed(1))
+    parts = [
+        make(images[rows], torch.Generator().manual_seed(1), (rows.start, 6)) for rows in (slice(0, 2), slice(2, 6))
+    ]
+    for number, view in enumerate(whole):
+        assert torch.equal(view, torch.cat([part[number] for part in parts]))

@@ -10,7 +10,9 @@ only), and batch norm uses PyTorch's momentum and epsilon. Deviation from the pa
 ReLU, and the first block normalises again, both as in the example.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diptych.errors import ConfigError
 
@@ -65,15 +67,24 @@ class CifarResNetV2(nn.Module):
                 groups.append(Bottleneck(channels, width, out_channels, stride if block == 0 else 1))
                 channels = out_channels
         self.blocks = nn.Sequential(*groups)
+        self._anew = False
         self.final = nn.Sequential(*_norm_relu(channels)) if final_norm else nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute the activations inside blocks again in the backward pass instead of keeping them, as timm's do."""
+        self._anew = enable
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the features ``(B, 256)`` of normalised pictures ``(B, C, H, W)``."""
-        out: Tensor = self.final(self.blocks(self.stem(images))).mean(dim=(2, 3))
-        return out
+        out = self.stem(images)
+        for block in self.blocks:
+            anew = self._anew and torch.is_grad_enabled()
+            out = checkpoint(block, out, use_reentrant=False) if anew else block(out)
+        features: Tensor = self.final(out).mean(dim=(2, 3))
+        return features
 
 
 def _norm_relu(channels: int) -> tuple[nn.Module, nn.Module]:

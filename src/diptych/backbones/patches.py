@@ -5,10 +5,10 @@ The network of the method ``patches`` (``methods/patches.py`` has the papers, an
 1. Every 6 × 6 patch, less the picture's mean colour, is whitened and brought to unit length.
 2. It is compared with ``filters`` whitened patches; cosines above a threshold are kept, less the threshold.
 3. These codes are averaged over a 3 × 3 grid of cells with soft edges.
-4. In each cell, the centred code is projected to at most 512 numbers and brought to unit length.
+4. In each cell, the centred code is projected to at most 768 numbers and brought to unit length.
 
-A name such as ``patches:2048`` says how many filters there are, and decides with the pictures' size and channels every
-shape. ``patches:2048-flip`` adds the features of the mirrored picture: the same for a picture and its mirror image, at
+A name such as ``patches:1024`` says how many filters there are, and decides with the pictures' size and channels every
+shape. ``patches:1024-flip`` adds the features of the mirrored picture: the same for a picture and its mirror image, at
 twice the cost. As built, filters are random directions, whitening is the identity and the projection is random: the
 baseline that ``evaluate`` puts beside the fitted network.
 
@@ -33,14 +33,14 @@ GRID = 3
 """Cells a side over which codes are averaged."""
 EDGE = 0.4
 """Standard deviation of a cell's weights, in cells: a hard edge would tell apart pictures that are a pixel off."""
-COMPONENTS = 512
+COMPONENTS = 768
 """Numbers that describe a cell, at most."""
 LARGEST_SIDE = 48
 """Pixels a side above which pictures are averaged down."""
 SMALLEST_SIDE = 8
 THRESHOLD = 0.15
 """Cosine with a filter from which on it counts, before fitting sets another."""
-FILTERS = 2048
+FILTERS = 1024
 """Where the name gives no number."""
 MOST_FILTERS = 16384
 """Their covariance, which is what fitting keeps in memory twice over, has 2 GiB then."""
@@ -52,7 +52,7 @@ class PatchNetwork(nn.Module):
     """Normalised pictures ``(B, channels, S, S)`` → features ``(B, num_features)``: 9 cells × components.
 
     Its weights are buffers, all float32: ``whitening (D, D)``, ``filters (K, D)``, ``threshold ()``, ``mean (K,)`` and
-    ``projection (K, M)``, D = 36 · channels values in a patch, K filters, M = min(K, 512).
+    ``projection (K, M)``, D = 36 · channels values in a patch, K filters, M = min(K, 768).
 
     Args:
         filters: how many, 1 or more.

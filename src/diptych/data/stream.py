@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from diptych.data.decoding.crashes import named
 from diptych.data.decoding.decode import check_bytes, decode, fit
 from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels, convert
 from diptych.data.loader import check_batches
@@ -116,7 +117,8 @@ class StreamLoader:
             for step, made in enumerate(shares, first_step):
                 self._note(made, share)
                 first = step * self.batch_size + self.rank * share
-                yield Batch(images=torch.from_numpy(made.pictures), indices=torch.arange(first, first + share))
+                indices = torch.arange(first, first + share)
+                yield Batch(images=torch.from_numpy(made.pictures), indices=indices, names=made.names)
         if first_step == 0:  # what is left of an epoch may be too little to judge by
             self._judge()
 
@@ -150,7 +152,7 @@ class StreamLoader:
 
     def _decode(self, samples: list["_Sample"], damaged: list[BadPicture]) -> "_Part":
         """Decode some pictures of a share; ``damaged`` are the shards found so before them."""
-        part = _Part(damaged)
+        part = _Part(damaged, names=[sample.name for sample in samples])
         for sample in samples:
             try:
                 picture = sample.decode(self._size, self._wanted)
@@ -217,9 +219,11 @@ class _Sample:
     def decode(self, size: int, wanted: PixelFormat) -> Pixels:
         """Return the picture ``(C, size, size)``, contiguous. Raises BadPicture."""
         assert self.content is not None, "what is taken from a walk has been read"
-        if isinstance(self.content, BadPicture):
-            raise self.content
-        return np.ascontiguousarray(fit(convert(decode(self.content, self.name, size), wanted, self.name), size))
+        content = self.content
+        if isinstance(content, BadPicture):
+            raise content
+        decoded = named(self.name, lambda: decode(content, self.name, size))
+        return np.ascontiguousarray(fit(convert(decoded, wanted, self.name), size))
 
 
 @dataclass
@@ -231,6 +235,8 @@ class _Part:
     pictures: list[Pixels | BadPicture] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
     """Of those that can be read."""
+    names: list[str] = field(default_factory=list)
+    """Of all."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +248,8 @@ class _Share:
     digests: Digests
     bad: list[BadPicture]
     """As in its parts; other pictures have taken the places of these."""
+    names: tuple[str, ...]
+    """Of the pictures that were asked for."""
 
 
 class _Walk:
@@ -346,7 +354,8 @@ def _assembled(parts: list[_Part]) -> _Share:
         raise DataError(f"none of the {len(found)} pictures of a batch can be read; the first, {found[0]}")
     digests = b"".join(one for part in parts for one in part.digests)
     pictures: Any = np.stack(replaced(found))
-    return _Share(pictures, np.frombuffer(digests, np.uint64), bad)
+    names = tuple(name for part in parts for name in part.names)
+    return _Share(pictures, np.frombuffer(digests, np.uint64), bad, names)
 
 
 def _draws(*keys: int) -> Iterator[int]:

@@ -42,6 +42,7 @@ class BarlowConfig:
         "small or not; shown to work from batches of 256 up",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = False
     name: Suppress[Literal["barlow"]] = "barlow"
     projector_layers: int = 3
     """Layers of the projection head."""
@@ -89,6 +90,7 @@ class BarlowTwins(Method):
         return StepOutput(
             loss=self.config.loss_scale * (agreement + self.config.redundancy_weight * overlap),
             embeddings=z[0].detach().float(),
+            positives=z[1].detach().float(),
             metrics={"invariance": agreement.detach(), "redundancy": overlap.detach()},
         )
 

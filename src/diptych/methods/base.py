@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from diptych.types import ParameterGroup, StepOutput, Views
 
@@ -27,6 +27,8 @@ class MethodConfig(Protocol):
     about: ClassVar[About]
     losses_compare: ClassVar[bool]
     """Whether a lower loss later in the run means better: early stopping needs it."""
+    per_picture: ClassVar[bool]
+    """Whether the loss is a mean over pictures that do not see one another: a batch can be computed in portions."""
 
     @property
     def name(self) -> str:
@@ -52,6 +54,8 @@ class Method(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
+        self.left: list[Tensor] = []
+        """What losses leave for ``after_step``; one entry for each portion of a step. Not taken steps leave nothing."""
 
     @property
     def kept(self) -> nn.Module:

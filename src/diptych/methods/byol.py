@@ -38,6 +38,7 @@ class BYOLConfig:
         needs="two views, memory for a second network; shown to work from batches of 256 up",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = True
     name: Suppress[Literal["byol"]] = "byol"
     projector_width: int = 4096
     """Hidden width of the projection head."""
@@ -86,7 +87,8 @@ class BYOL(Method):
         p = [self.predictor(projection) for projection in z]
         targets = [self.momentum_encoder(view) for view in views[:2]]
         terms = [2 + 2 * negative_cosine(p[i], targets[j]) for i, j in predictions(len(views))]
-        return StepOutput(loss=2 * torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={})
+        a, b = (projection.detach().float() for projection in z[:2])
+        return StepOutput(loss=2 * torch.stack(terms).mean(), embeddings=a, positives=b, metrics={})
 
     def after_step(self, progress: float) -> None:
         """Move the momentum encoder; its momentum rises to 1 along half a cosine (section 3.3)."""

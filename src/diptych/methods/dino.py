@@ -47,6 +47,7 @@ class DINOConfig:
     )
     losses_compare: ClassVar[bool] = False
     """The teacher's entropy, which is part of the loss, rises with its temperature."""
+    per_picture: ClassVar[bool] = True
     name: Suppress[Literal["dino"]] = "dino"
     projector_layers: int = 3
     """Layers of the projection head, before the prototypes."""
@@ -101,7 +102,6 @@ class DINO(Method):
 
     center: Tensor
     teacher_temperature: Tensor
-    _outputs: Tensor
 
     def __init__(self, config: DINOConfig, backbone: nn.Module, num_features: int) -> None:
         super().__init__(backbone)
@@ -128,11 +128,16 @@ class DINO(Method):
         """
         embeddings = [self.projector(self.backbone(view)) for view in views]
         taught = [self.momentum_encoder(view).float() for view in views[: full_size(views)]]
-        self._outputs = torch.cat(taught).mean(dim=0, keepdim=True)
+        self.left.append(torch.cat(taught).mean(dim=0, keepdim=True))
         targets = [functional.softmax((output - self.center) / self.teacher_temperature, dim=1) for output in taught]
         loss = cross_entropy(targets, [self.prototypes(e) for e in embeddings], self.config.temperature)
         entropy = torch.special.entr(torch.cat(targets)).sum(dim=1).mean()
-        return StepOutput(loss=loss, embeddings=embeddings[0].detach().float(), metrics={"teacher_entropy": entropy})
+        return StepOutput(
+            loss=loss,
+            embeddings=embeddings[0].detach().float(),
+            positives=embeddings[1].detach().float(),
+            metrics={"teacher_entropy": entropy},
+        )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Backbone and projector, and the prototypes, which are frozen in the beginning."""
@@ -146,7 +151,9 @@ class DINO(Method):
         """Move the teacher, whose momentum rises to 1 along half a cosine, its center and its temperature."""
         momentum = half_cosine(self.config.ema_momentum, 1.0, progress)
         self.momentum_encoder.follow(self.backbone, self.projector, self.prototypes, momentum=momentum)
-        self.center.copy_(moved_center(self.center, self._outputs, self.config.center_momentum))
+        if self.left:
+            self.center.copy_(moved_center(self.center, torch.cat(self.left), self.config.center_momentum))
+        self.left.clear()
         self.teacher_temperature.fill_(teacher_temperature(self.config, progress))
 
 

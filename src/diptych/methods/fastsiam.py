@@ -33,6 +33,7 @@ class FastSiamConfig:
         needs="four views; shown to work from batches of 32 up; nothing else",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = True
     name: Suppress[Literal["fastsiam"]] = "fastsiam"
     projector_layers: int = 3
     """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
@@ -74,7 +75,8 @@ class FastSiam(SimSiam):
         z = [self.projector(self.backbone(view)) for view in views]
         aims = targets(z, full_size(views))
         terms = [negative_cosine(self.predictor(z_i), aim) for z_i, aim in zip(z, aims, strict=True)]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={})
+        a, b = (projection.detach().float() for projection in z[:2])
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=a, positives=b, metrics={})
 
 
 def targets(z: list[Tensor], full: int) -> list[Tensor]:

@@ -43,6 +43,7 @@ class LeJEPAConfig:
         needs="two views, better with six to eight small ones; little memory; shown to work from batches of 128 up",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = False
     name: Suppress[Literal["lejepa"]] = "lejepa"
     projector_layers: int = 3
     """Layers of the projection head."""
@@ -94,6 +95,7 @@ class LeJEPA(Method):
         return StepOutput(
             loss=(1 - weight) * predicted + weight * gaussian,
             embeddings=z[0].detach(),
+            positives=z[1].detach(),
             metrics={"prediction": predicted.detach(), "sigreg": gaussian.detach()},
         )
 

@@ -50,6 +50,7 @@ class MoCoConfig:
     )
     losses_compare: ClassVar[bool] = False
     """The loss rises while the queue fills."""
+    per_picture: ClassVar[bool] = True
     name: Suppress[Literal["moco"]] = "moco"
     temperature: float = 0.2
     """What similarities are divided by; lower looks at the hardest negatives only."""
@@ -114,7 +115,6 @@ class MoCo(Method):
         self.momentum_encoder = MomentumEncoder(self.backbone, self.projector)
         self.register_buffer("queue", torch.zeros(config.queue_size, config.projector_dim))
         self.register_buffer("keys_seen", torch.tensor(0))
-        self._keys = torch.zeros(0, config.projector_dim)  # of the last loss, all processes'; they enter after the step
 
     def loss(self, views: Views) -> StepOutput:
         """InfoNCE, ln(1 + filled rows of the queue) at chance.
@@ -123,22 +123,29 @@ class MoCo(Method):
         is one more query against the same keys, and the loss is the mean over queries.
         """
         seen = int(self.keys_seen)
-        self._keys = self._encode_keys(views[1], seed=seen)
-        keys = self._keys[first_row(len(views[1])) :][: len(views[1])]
+        all_keys = self._encode_keys(views[1], seed=seen)
+        self.left.append(all_keys)
+        keys = all_keys[first_row(len(views[1])) :][: len(views[1])]
         outputs = [self.projector(self.backbone(view)) for view in (views[0], *views[2:])]
         terms = [
             info_nce(functional.normalize(q.float(), dim=1), keys, self.queue[:seen], self.config.temperature)
             for q in outputs
         ]
         filled = torch.tensor(min(1.0, seen / len(self.queue)))
-        embeddings = outputs[0].detach().float()
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=embeddings, metrics={"queue_filled": filled})
+        return StepOutput(
+            loss=torch.stack(terms).mean(),
+            embeddings=outputs[0].detach().float(),
+            positives=keys,
+            metrics={"queue_filled": filled},
+        )
 
     def after_step(self, progress: float) -> None:
         """Let the key encoder follow, and the keys of the last loss push out the oldest of the queue."""
         self.momentum_encoder.follow(self.backbone, self.projector, momentum=self.config.ema_momentum)
-        enqueue(self.queue, self._keys, self.keys_seen)
-        self.keys_seen += len(self._keys)
+        for keys in self.left:
+            enqueue(self.queue, keys, self.keys_seen)
+            self.keys_seen += len(keys)
+        self.left.clear()
 
     def _encode_keys(self, view: Tensor, seed: int) -> Tensor:
         """Return the keys of all processes' pictures, ``(W·B, D)`` unit vectors in the order of the ranks."""

@@ -34,7 +34,7 @@ Batches = Callable[[], Iterable[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class PatchesConfig:
-    """Settings of patches; how many filters there are is the backbone's name, ``patches:2048``."""
+    """Settings of patches; how many filters there are is the backbone's name, ``patches:1024``."""
 
     about: ClassVar[About] = About(
         idea="Count which whitened patches a picture holds where; keep what differs between pictures. No gradients.",
@@ -42,6 +42,7 @@ class PatchesConfig:
         needs="minutes on a CPU, two passes; --backbone patches:FILTERS",
     )
     losses_compare: ClassVar[bool] = False
+    per_picture: ClassVar[bool] = False
     name: Suppress[Literal["patches"]] = "patches"
     patch_whitening: float = 0.1
     """Added to the variances of patches before they are made equal, as a part of their mean."""

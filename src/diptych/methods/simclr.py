@@ -39,6 +39,7 @@ class SimCLRConfig:
         needs="two views, batches as large as the memory holds; shown to work from 256 up",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = False
     name: Suppress[Literal["simclr"]] = "simclr"
     temperature: float = 0.1
     """What similarities are divided by: 0.1 on ImageNet, 0.5 on CIFAR; lower looks at the hardest negatives only."""
@@ -111,4 +112,5 @@ class SimCLR(Method):
         start = first_row(len(z[0]))
         both_ways = [order for i, j in pairs(len(views)) for order in ((i, j), (j, i))]
         terms = [nt_xent(z[i], everyone[i], everyone[j], self.config.temperature, start) for i, j in both_ways]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=outputs[0].detach().float(), metrics={})
+        a, b = (output.detach().float() for output in outputs[:2])
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=a, positives=b, metrics={})

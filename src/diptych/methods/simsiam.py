@@ -31,6 +31,7 @@ class SimSiamConfig:
         needs="two views; shown to work from batches of 64 up; nothing else",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = True
     name: Suppress[Literal["simsiam"]] = "simsiam"
     projector_layers: int = 3
     """Layers of the projection head: 3 on ImageNet, 2 on CIFAR."""
@@ -82,7 +83,8 @@ class SimSiam(Method):
         z = [self.projector(self.backbone(view)) for view in views]
         p = [self.predictor(projection) for projection in z]
         terms = [negative_cosine(p[i], z[j].detach()) for i, j in predictions(len(views))]
-        return StepOutput(loss=torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={})
+        a, b = (projection.detach().float() for projection in z[:2])
+        return StepOutput(loss=torch.stack(terms).mean(), embeddings=a, positives=b, metrics={})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The encoder, and the predictor, whose learning rate may be constant (appendix A of the paper)."""

@@ -44,6 +44,7 @@ class SwAVConfig:
         needs="two views, better with six small ones; in batch and queue together no fewer pictures than prototypes",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = False
     name: Suppress[Literal["swav"]] = "swav"
     projector_width: int = 2048
     """Hidden width of the projection head."""
@@ -110,7 +111,10 @@ class SwAV(Method):
         terms = [swapped_prediction(scores[i], codes[j], self.config.temperature) for i, j in predictions(len(views))]
         entropy = torch.special.entr(torch.stack(codes)).sum(2).mean()
         return StepOutput(
-            loss=torch.stack(terms).mean(), embeddings=z[0].detach().float(), metrics={"code_entropy": entropy}
+            loss=torch.stack(terms).mean(),
+            embeddings=z[0].detach().float(),
+            positives=z[1].detach().float(),
+            metrics={"code_entropy": entropy},
         )
 
     @torch.no_grad()

@@ -42,6 +42,7 @@ class VICRegConfig:
         "small or not; shown to work from batches of 128 up",
     )
     losses_compare: ClassVar[bool] = True
+    per_picture: ClassVar[bool] = False
     name: Suppress[Literal["vicreg"]] = "vicreg"
     projector_layers: int = 3
     """Layers of the projection head (the paper's expander)."""
@@ -97,6 +98,7 @@ class VICReg(Method):
             + config.variance_weight * lack
             + config.covariance_weight * overlap,
             embeddings=z[0].detach(),
+            positives=z[1].detach(),
             metrics={"invariance": distance.detach(), "variance": lack.detach(), "covariance": overlap.detach()},
         )
 

@@ -40,7 +40,8 @@ def _parts(group: ParameterGroup, config: OptimConfig) -> list[dict[str, Any]]:
 def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, lr: float, peak: float, progress: float) -> None:
     """Give every group its learning rate and weight decay for the coming step; of a frozen one drop the gradients.
 
-    A learning rate of zero would let momentum gather, and the group leap when its time comes.
+    A learning rate of zero would let momentum gather, and the group leap when its time comes. Call it after the
+    backward pass and before gradients are measured.
 
     Args:
         optimizer: as built here.
@@ -59,3 +60,8 @@ def set_rates(optimizer: torch.optim.Optimizer, config: OptimConfig, lr: float, 
                 parameter.grad = None
         if group["decays"]:
             group["weight_decay"] = decay
+
+
+def parameters(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """Return everything that ``optimizer`` moves."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -19,7 +19,7 @@ USED = {"policy", "mean", "std", "low", "high", "batch_size", "seed"}
 """Of the settings of views, optimizer and loop, those that mean something without gradients."""
 
 
-PLAN = Plan(method=PatchesConfig(), optim=OptimConfig(), backbone=f"patches:{FILTERS}", always={"epochs": 1})
+PLAN = Plan(method=PatchesConfig(), optim=OptimConfig(), backbone=f"patches:{FILTERS}-flip", always={"epochs": 1})
 
 
 def patches(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
@@ -33,6 +33,6 @@ def patches(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> 
         if name in idle:
             raise ConfigError(f"patches makes no views and takes no steps: leave out --{name.replace('_', '-')}")
     choose_pictures(facts, choose)
-    choose("backbone", f"patches:{FILTERS}", "filters for a first answer; more see more, and cost as much more")
+    choose("backbone", f"{PLAN.backbone}", "filters for a first answer, and pictures are like their mirror images")
     choose("batch_size", max(2, min(256, facts.count // 8)), "pictures at a time; any left over are left out")
     return with_settings(PLAN.config(data), choose.values), choose.choices

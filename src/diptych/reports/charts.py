@@ -36,34 +36,13 @@ def line_chart(curve: Curve, points: Sequence[tuple[float, float]]) -> str:
         curve: what it is.
         points: (epoch, value), oldest first, at least one.
     """
-    width, height, left, right, top, bottom = 440, 226, 52, 10, 24, 40
     bands = _bands(points)
-    lowest = min([band.low for band in bands] + ([] if curve.low is None else [curve.low]))
-    highest = max([band.high for band in bands] + ([] if curve.high is None else [curve.high]))
-    room = (highest - lowest or abs(highest) or 1.0) * 0.06
-    lowest, highest = lowest - room, highest + room
-    end = max(epoch for epoch, _ in points) or 1.0
-
-    def x(epoch: float) -> float:
-        return left + (width - left - right) * epoch / end
-
-    def y(value: float) -> float:
-        return top + (height - top - bottom) * (highest - value) / (highest - lowest)
-
-    parts = []
-    marks = ticks(lowest, highest, 4)
-    for value, label in zip(marks, tick_labels(marks), strict=True):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{label}</text>')
-    marks = ticks(0, end, 5)
-    for value, label in zip(marks, tick_labels(marks), strict=True):
-        parts.append(f'<text class="tick" x="{x(value):.1f}" y="{height - 22}" text-anchor="middle">{label}</text>')
-    middle = (left + width - right) / 2
-    parts.append(f'<text class="tick" x="{middle}" y="{height - 5}" text-anchor="middle">epoch</text>')
+    frame = _Frame(curve, bands)
+    x, y, parts = frame.x, frame.y, frame.grid()
     for value, label in curve.references:
         at = y(value)
-        parts.append(f'<line class="reference" x1="{left}" x2="{width - right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="reference" x="{left + 4}" y="{at - 5:.1f}">{text(label)}</text>')
+        parts.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text class="reference" x="{LEFT + 4}" y="{at - 5:.1f}">{text(label)}</text>')
     upper = [f"{x(band.epoch):.1f},{y(band.high):.1f}" for band in bands]
     lower = [f"{x(band.epoch):.1f},{y(band.low):.1f}" for band in reversed(bands)]
     parts.append(f'<polygon class="range" points="{" ".join(upper + lower)}"/>')
@@ -71,20 +50,80 @@ def line_chart(curve: Curve, points: Sequence[tuple[float, float]]) -> str:
     parts.append(f'<polyline class="curve" points="{line}"/>')
     last = bands[-1]
     parts.append(f'<circle class="end" cx="{x(last.epoch):.1f}" cy="{y(last.mean):.1f}" r="3.5"/>')
-    shown = f'x="{width - right}" y="13" text-anchor="end"'
+    shown = f'x="{WIDTH - RIGHT}" y="13" text-anchor="end"'
     parts.append(f'<text class="last" {shown}>{number(last.mean, 3)} at the end</text>')
-    edges = [left, *((x(a.epoch) + x(b.epoch)) / 2 for a, b in pairwise(bands)), width - right]
+    edges = [LEFT, *((x(a.epoch) + x(b.epoch)) / 2 for a, b in pairwise(bands)), WIDTH - RIGHT]
     for band, (start, stop) in zip(bands, pairwise(edges), strict=True):
         at = x(band.epoch)
         parts.append(
-            f'<g class="band"><rect x="{start:.1f}" y="{top}" width="{stop - start:.1f}" '
-            f'height="{height - top - bottom}"/>'
-            f'<g><line x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{height - bottom}"/>'
+            f'<g class="band"><rect x="{start:.1f}" y="{TOP}" width="{stop - start:.1f}" '
+            f'height="{HEIGHT - TOP - BOTTOM}"/>'
+            f'<g><line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
             f'<circle cx="{at:.1f}" cy="{y(band.mean):.1f}" r="3.5"/>'
             f"<text {shown}>{number(band.mean, 3)} at epoch {number(band.epoch, 3)}</text></g></g>"
         )
-    said = f"{curve.title} from {number(points[0][1], 3)} to {number(last.mean, 3)} over {number(end, 3)} epochs"
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{text(said)}">{"".join(parts)}</svg>'
+    said = f"{curve.title} from {number(points[0][1], 3)} to {number(last.mean, 3)} over {number(frame.end, 3)} epochs"
+    return frame.svg(parts, said)
+
+
+def overlay_chart(curve: Curve, lines: Sequence[tuple[str, str, Sequence[tuple[float, float]]]]) -> str:
+    """Draw one metric of several runs over the epochs.
+
+    Args:
+        curve: what it is.
+        lines: each run's class in the page's style sheet, its name, and (epoch, value), oldest first, at least one.
+    """
+    drawn = [(style, name, _bands(points)) for style, name, points in lines]
+    frame = _Frame(curve, [band for _, _, bands in drawn for band in bands])
+    parts = frame.grid()
+    for style, name, bands in drawn:
+        shown = " ".join(f"{frame.x(band.epoch):.1f},{frame.y(band.mean):.1f}" for band in bands)
+        last = bands[-1]
+        parts.append(
+            f'<g class="{style}"><title>{text(name)}: {number(last.mean, 3)} at epoch {number(last.epoch, 3)}'
+            f'</title><polyline class="curve" points="{shown}"/>'
+            f'<circle class="end" cx="{frame.x(last.epoch):.1f}" cy="{frame.y(last.mean):.1f}" r="3.5"/></g>'
+        )
+    return frame.svg(parts, f"{curve.title} of {', '.join(name for _, name, _ in lines)}")
+
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 226, 52, 10, 24, 40
+"""Of a chart over the epochs, and what lies around its curves."""
+
+
+class _Frame:
+    """The axes of a chart over the epochs."""
+
+    def __init__(self, curve: Curve, bands: Sequence["_Band"]) -> None:
+        lowest = min([band.low for band in bands] + ([] if curve.low is None else [curve.low]))
+        highest = max([band.high for band in bands] + ([] if curve.high is None else [curve.high]))
+        room = (highest - lowest or abs(highest) or 1.0) * 0.06
+        self.lowest, self.highest = lowest - room, highest + room
+        self.end = max(band.epoch for band in bands) or 1.0
+
+    def x(self, epoch: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * epoch / self.end
+
+    def y(self, value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (self.highest - value) / (self.highest - self.lowest)
+
+    def grid(self) -> list[str]:
+        parts = []
+        marks = ticks(self.lowest, self.highest, 4)
+        for value, label in zip(marks, tick_labels(marks), strict=True):
+            at = self.y(value)
+            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
+            parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
+        marks = ticks(0, self.end, 5)
+        for value, label in zip(marks, tick_labels(marks), strict=True):
+            at = self.x(value)
+            parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - 22}" text-anchor="middle">{label}</text>')
+        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(f'<text class="tick" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">epoch</text>')
+        return parts
+
+    def svg(self, parts: Sequence[str], said: str) -> str:
+        return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(said)}">{"".join(parts)}</svg>'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,13 @@
 """Read everything that a report shows from the run folder, and nothing from anywhere else."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from diptych.errors import RunFolderError
 from diptych.runs import RunFolder, read_versioned
 
 
@@ -49,16 +53,24 @@ def collect(run: str | Path) -> Facts:
         card=folder.read_card(),
         records=folder.read_lines(folder.metrics),
         evaluations=sorted(evaluations, key=lambda evaluation: evaluation.result["created"], reverse=True),
-        views=_bytes(folder.views),
+        views=_png(folder.views),
         quarantine=folder.read_lines(folder.quarantine),
     )
 
 
 def _evaluation(path: Path) -> Evaluation:
     return Evaluation(
-        name=path.stem, result=read_versioned(path), neighbors=_bytes(path.with_name(f"{path.stem}-neighbors.png"))
+        name=path.stem, result=read_versioned(path), neighbors=_png(path.with_name(f"{path.stem}-neighbors.png"))
     )
 
 
-def _bytes(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+def _png(path: Path) -> bytes | None:
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RunFolderError(f"{path} is damaged or no PNG; remove it to have the report without it") from error
+    return content

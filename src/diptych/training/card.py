@@ -18,6 +18,7 @@ from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, write_text
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
 from diptych.training.pictures import Pictures
+from diptych.training.recover import with_recovery
 from diptych.training.warm import Start
 
 
@@ -80,5 +81,9 @@ def _git_commit() -> str | None:
 
 
 def saved_config(run: RunFolder) -> RunConfig:
-    """Read the configuration of a run from its ``run.json``."""
-    return from_dict(RunConfig, run.read_card()["config"])
+    """Read the configuration of a run from its ``run.json``, with what recoveries have changed since it was begun."""
+    card = run.read_card()
+    config = from_dict(RunConfig, card["config"])
+    for recovery in card.get("recoveries", []):
+        config = with_recovery(config, recovery["settings"])
+    return config

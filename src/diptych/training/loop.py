@@ -1,88 +1,101 @@
-"""The loop: batch → views → loss → finite check → backward → learning rate → step → ``after_step`` → record."""
+"""The loop: batch → gradient → finite check → step → ``after_step`` → record → evaluate → save → stop."""
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from diptych import checkpoint
 from diptych.checkpoint import Progress
 from diptych.data.loader import Loader
 from diptych.data.stream import StreamLoader
-from diptych.distributed import StopFlag, World, any_rank, mean_over_ranks
-from diptych.errors import UserError
+from diptych.distributed import StopFlag, World, agreed, mean_over_ranks
 from diptych.methods import Method
-from diptych.optim.build import set_rates
+from diptych.optim.build import parameters, set_rates
 from diptych.optim.schedule import warmup_cosine
 from diptych.runs import RunFolder
-from diptych.seeding import VIEWS, generator
 from diptych.training.config import RunConfig
+from diptych.training.faults import Faults
 from diptych.training.recorder import Recorder
 from diptych.training.result import Status
-from diptych.views.pipeline import ViewMaker
+from diptych.training.step import Backward, gradient_norm
 
 CHECKPOINT_SECONDS = 60.0
 """A checkpoint is written at the end, when the run is stopped, and whenever the last one is older than this."""
+QUICK = 0.6
+"""Seconds of saving that are 1 % of that pace; checkpoints that take longer are written as much more rarely."""
+STOP: tuple[Status | None, ...] = (None, "interrupted", "collapsed")
+"""What processes tell each other after a step, by number; the greatest counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the loop moves; built once in ``run.py``."""
+    """What the loop moves; built once in ``build.py``."""
 
     config: RunConfig
     run: RunFolder
     loader: Loader | StreamLoader
-    make_views: ViewMaker
     method: Method
-    model: nn.Module
-    """The method, wrapped for several processes where there are several."""
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    backward: Backward
     device: torch.device
     world: World
     recorder: Recorder
+    faults: Faults
+    evaluate: Callable[[int], Mapping[str, float]]
+    """Given the number of epochs done, measures the frozen backbone; the same values in every process."""
+    kept_state: Callable[[], Mapping[str, torch.Tensor]]
+    """What ``evaluate`` remembers from one epoch to the next."""
 
 
 def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, Status]:
-    """Train from ``progress`` to the end, to an early stop, or until asked to stop.
+    """Train from ``progress`` to the end, to an early stop, until asked to stop, or until the guard stops it.
 
     Raises:
-        UserError: the loss is no longer finite; the last checkpoint is kept.
+        UserError: a loss or gradient is not finite and may not be skipped; the last checkpoint is kept.
     """
     config, optim, recorder, world = parts.config.train, parts.config.optim, parts.recorder, parts.world
     per_epoch = parts.loader.steps_per_epoch
     steps = config.epochs * per_epoch
     warmup_steps = round(optim.warmup_epochs * per_epoch)
     peak = optim.peak_lr(config.batch_size)
-    saved_at = time.monotonic()
-    parts.model.train()
+    saving = Saving(parts)
+    if progress.step == 0 and parts.config.care.on_collapse == "recover":
+        saving.save(progress, healthy=True)
+    parts.method.train()
     while (status := ended(progress, steps, config.patience)) is None:
         epoch, first = divmod(progress.step, per_epoch)
         for batch in recorder.timed(parts.loader.epoch(epoch, first)):
             step = progress.step
-            draws = generator(config.seed, VIEWS, step, world.rank)
-            torch.manual_seed(draws.initial_seed())  # dropout and the like: a function of the step too
-            views = parts.make_views(batch.images.to(parts.device, non_blocking=True), draws)
-            views = [view.contiguous(memory_format=torch.channels_last) for view in views]
-            with torch.autocast(parts.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                output = parts.model(views)
-            loss = float(mean_over_ranks(output.loss.detach(), world))
-            if not math.isfinite(loss):  # what is not finite on one process makes the mean so on all: none goes on
-                raise UserError(_not_finite(step, parts))
-            parts.optimizer.zero_grad(set_to_none=True)
-            output.loss.backward()
+            made = parts.backward(batch, step)
             lr = warmup_cosine(step, steps=steps, warmup_steps=warmup_steps, peak=peak)
             set_rates(parts.optimizer, optim, lr, peak, step / steps)
-            parts.optimizer.step()
-            parts.method.after_step((step + 1) / steps)
-            recorder.record(step, loss, lr, output)
-            progress, is_best = advanced(progress, loss, per_epoch)
-            asked = any_rank(stop.asked, parts.device, world)
-            status = ended(progress, steps, config.patience) or ("interrupted" if asked else None)
-            due = time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            if status or due or (is_best and config.patience):
-                saved_at = save(parts, progress, best=is_best)
+            norm = float(gradient_norm(parts.optimizer, parts.scaler, config.clip_norm))
+            loss = float(mean_over_ranks(made.output.loss, world))
+            # What is not finite on one process makes the mean so on all: none goes on alone. fp16 looks at its own
+            # gradients, and leaves out the steps that its scale was too large for.
+            taken = math.isfinite(loss) and (math.isfinite(norm) or parts.scaler.is_enabled())
+            if taken:
+                parts.scaler.step(parts.optimizer)
+                parts.scaler.update()
+                parts.method.after_step((step + 1) / steps)
+            else:
+                parts.backward.take_back()
+                parts.faults.note(step, batch, made, norm, skipped=progress.skipped)
+            progress, is_best = counted(progress, loss if taken else None), False
+            found = parts.evaluate(epoch + 1) if progress.step % per_epoch == 0 else {}
+            if taken:
+                recorder.record(step, loss, lr, made.output, norm, parameters(parts.optimizer), found)
+            if progress.step % per_epoch == 0:
+                values = {"loss": progress.epoch_loss / max(1, progress.epoch_steps), **found}
+                progress, is_best = judged(progress, monitored(parts, values))
+            news = STOP[agreed(2 if recorder.unhealthy else int(stop.asked), parts.device, world)]
+            status = ended(progress, steps, config.patience) or news
+            if status or saving.due or is_best:
+                saving.save(progress, best=is_best, healthy=status != "collapsed" and recorder.healthy)
             if status:
                 return progress, status
     return progress, status
@@ -95,34 +108,78 @@ def ended(progress: Progress, steps: int, patience: int) -> Status | None:
     return "stopped early" if patience and progress.epochs_without_gain >= patience else None
 
 
-def advanced(progress: Progress, loss: float, per_epoch: int) -> tuple[Progress, bool]:
-    """Count a step and its loss.
+def counted(progress: Progress, loss: float | None) -> Progress:
+    """Count a step and its loss; None is that of a step which was skipped."""
+    if loss is None:
+        return replace(progress, step=progress.step + 1, skipped=progress.skipped + 1)
+    return replace(
+        progress,
+        step=progress.step + 1,
+        epoch_loss=progress.epoch_loss + loss,
+        epoch_steps=progress.epoch_steps + 1,
+    )
+
+
+def judged(progress: Progress, value: float | None) -> tuple[Progress, bool]:
+    """Begin a new epoch, and compare the one that ended with the best so far.
+
+    Args:
+        progress: at the end of an epoch.
+        value: by which epochs are told, the higher the better; None where nothing is watched, or was not measured.
 
     Returns:
-        Where the run stands now, and whether an epoch ended with this step whose mean loss is the lowest so far.
+        Where the run stands now, and whether that epoch is the best so far.
     """
-    step, total = progress.step + 1, progress.epoch_loss + loss
-    if step % per_epoch:
-        return replace(progress, step=step, epoch_loss=total), False
-    mean = total / per_epoch
-    if progress.best_loss is None or mean < progress.best_loss:
-        return Progress(step=step, best_loss=mean), True
-    without_gain = progress.epochs_without_gain + 1
-    return Progress(step=step, best_loss=progress.best_loss, epochs_without_gain=without_gain), False
+    progress = replace(progress, epoch_loss=0.0, epoch_steps=0)
+    if value is None:
+        return progress, False
+    if progress.best is None or value > progress.best:
+        return replace(progress, best=value, epochs_without_gain=0), True
+    return replace(progress, epochs_without_gain=progress.epochs_without_gain + 1), False
 
 
-def save(parts: Parts, progress: Progress, *, best: bool = False) -> float:
-    """Write a checkpoint, from the first process only (all hold the same weights); returns the time it was written."""
-    if parts.world.is_main:
-        state = {"optimizer": parts.optimizer.state_dict()}
-        checkpoint.save(parts.run.checkpoints, parts.method.state_dict(), state, progress, best=best)
-    return time.monotonic()
+def monitored(parts: Parts, values: Mapping[str, float]) -> float | None:
+    """Return what the best epoch is told by, the higher the better, out of what is known at the end of one."""
+    watched = parts.config.train.watched
+    if watched is None:
+        return None
+    found = values.get(watched)
+    if found is None:
+        found = parts.recorder.epoch_mean(watched)
+    return -found if watched == "loss" and found is not None else found
 
 
-def _not_finite(step: int, parts: Parts) -> str:
-    config = parts.config
-    kept = "; the last checkpoint is kept" if (parts.run.checkpoints / "last").exists() else ""
-    return (
-        f"the loss is not a finite number at step {step}: try a lower --lr (now {config.optim.lr}) or a longer "
-        f"--warmup-epochs (now {config.optim.warmup_epochs:g}) with a new --out{kept}"
-    )
+class Saving:
+    """Writes checkpoints, from the first process only: all hold the same weights."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._at, self._took = time.monotonic(), 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough for another one."""
+        return time.monotonic() - self._at > CHECKPOINT_SECONDS * max(1.0, self._took / QUICK)
+
+    def save(self, progress: Progress, *, best: bool = False, healthy: bool = False) -> None:
+        """Write a checkpoint, and let ``best`` and ``healthy`` point to it where it is."""
+        started = time.monotonic()
+        parts = self.parts
+        if parts.world.is_main:
+            state = {
+                "method": parts.config.method.name,
+                "optimizer": parts.optimizer.state_dict(),
+                "scaler": parts.scaler.state_dict(),
+                "evaluation": dict(parts.kept_state()),
+            }
+            links = [name for name, holds in (("best", best), ("healthy", healthy)) if holds]
+            checkpoint.save(
+                parts.run.checkpoints,
+                parts.method.state_dict(),
+                state,
+                progress,
+                links=links,
+                keep=parts.config.care.keep,
+            )
+        self._at = time.monotonic()
+        self._took = self._at - started

@@ -30,6 +30,7 @@ from diptych.progress import Terminal
 from diptych.runs import RunFolder
 from diptych.seeding import generator
 from diptych.training.config import RunConfig
+from diptych.types import Batch
 
 PLACES: tuple[Place, ...] = ("memory", "disk", "none")
 """From the fastest to the most frugal."""
@@ -73,6 +74,8 @@ class Pictures:
     """``drawn(n, seed)`` yields n pictures, drawn at random, in portions ``(B, C, S, S)``."""
     kept: Place | Literal["shards"]
     """Where they are kept."""
+    name_of: Callable[[int], str] | None
+    """Name of the picture at a place in the store; None where a batch brings its names itself."""
 
     def attach(self, run: RunFolder, world: World) -> None:
         """Write what could not be read, and what is learned from, into the run's folder."""
@@ -90,6 +93,10 @@ class Pictures:
         if isinstance(self.loader, StreamLoader):
             for reason, count in sorted(self.loader.left_out.items()):
                 terminal.say(f"{count} members of the shards were passed over ({reason})")
+
+    def names(self, batch: Batch) -> list[str]:
+        """Name the pictures of a batch."""
+        return [*map(self.name_of, batch.indices.tolist())] if self.name_of else [*batch.names]
 
     def some(self, count: int, seed: int) -> Tensor:
         """Draw up to ``count`` pictures at random, ``(n, C, S, S)``."""
@@ -115,6 +122,8 @@ def open_pictures(
     terminal: Terminal,
     known_bad: Set[str] = frozenset(),
     begun_with: str | None = None,
+    *,
+    unread: bool = False,
 ) -> Pictures:
     """Find, decode and order the pictures of a run.
 
@@ -124,6 +133,7 @@ def open_pictures(
         terminal: where to speak.
         known_bad: names of pictures that the run, which is resumed, could not read before.
         begun_with: the fingerprint of the pictures that it was begun with.
+        unread: decode none before it is asked for; ``kept`` says where a run would keep them.
 
     Raises:
         DataError: they have changed, cannot be found, read or kept as asked, or too many cannot be read.
@@ -135,7 +145,11 @@ def open_pictures(
     _refuse_changed(config, source.fingerprint, begun_with)
     quarantine = Quarantine(config.data, len(source), config.storage.max_bad, known_bad)
     notebook = Notebook()
-    store = _keep(source, config, world, terminal, quarantine, notebook)
+    place = plan(
+        source, config.image_size, config.pixels, config.storage, key=store_key(config), processes=world.local_size
+    )
+    place = PLACES[greatest(PLACES.index(place), world)]  # processes that find other free memory must still agree
+    store = _keep("none" if unread else place, source, config, world, terminal, quarantine, notebook)
     quarantine.check()
     _tell(quarantine, "are left out", terminal)
 
@@ -153,7 +167,8 @@ def open_pictures(
         notebook=notebook,
         digests=store.digests if isinstance(store, MemoryStore | DiskStore) else None,
         drawn=drawn,
-        kept="memory" if isinstance(store, MemoryStore) else "disk" if isinstance(store, DiskStore) else "none",
+        name_of=lambda place: source.name_of(int(store.source_indices[place])),
+        kept=place,
     )
 
 
@@ -212,6 +227,7 @@ def _open_stream(
         notebook=notebook,
         digests=None,
         drawn=drawn,
+        name_of=None,
         kept="shards",
     )
 
@@ -267,13 +283,17 @@ def _is_open(config: RunConfig) -> bool:
 
 
 def _keep(
-    source: Source, config: RunConfig, world: World, terminal: Terminal, quarantine: Quarantine, notebook: Notebook
+    place: Place,
+    source: Source,
+    config: RunConfig,
+    world: World,
+    terminal: Terminal,
+    quarantine: Quarantine,
+    notebook: Notebook,
 ) -> Store:
     """Decode the pictures to where they are kept: each process into its memory, or one for all onto the disk."""
     size, storage = config.image_size, config.storage
     key = store_key(config)
-    place = plan(source, size, config.pixels, storage, key=key, processes=world.local_size)
-    place = PLACES[greatest(PLACES.index(place), world)]  # processes that find other free memory must still agree
     if place == "disk":
         need = told(len(source) * size * size * config.pixels.bytes)
         terminal.say(f"the pictures are kept in {storage.folder / key}, {need}, and found there again by later runs")

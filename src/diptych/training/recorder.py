@@ -1,24 +1,33 @@
-"""What the loop says of itself: one JSON line every few steps, the bar, and the collapse warning.
+"""What the loop says of itself: one JSON line every few steps, the bar, and what the guard finds.
 
-A record: ``step`` (0-based), ``epoch`` (fraction), ``loss``, ``lr``, ``embedding_std`` (× √d: 1 spread, 0 collapsed),
-``effective_rank`` (dimensions), ``images_per_second``, ``wait_fraction`` (share of the time spent waiting for data),
-``seconds`` (of training), and the method's own metrics.
+A record: ``step`` (0-based), ``epoch`` (fraction), ``loss``, ``lr``; what ``diagnostics.py`` measures:
+``embedding_std`` (× √d: 1 spread, 0 collapsed), ``effective_rank`` (dimensions), ``alignment`` (0 aligned, 2
+unrelated), ``uniformity`` (-4 even, 0 collapsed), ``dead_dimensions`` (share); ``gradient_norm`` (before clipping; left
+out where it is not finite, as in steps that fp16 leaves out), ``weight_norm``; ``images_per_second``, ``wait_fraction``
+(share of the time spent waiting for data), ``seconds`` (of training), the method's own metrics, at the end of an epoch
+what was then measured on the frozen backbone (``evaluation/online.py``), and ``health`` in words (``guard.py``).
 """
 
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from diptych.diagnostics import effective_rank, embedding_std
-from diptych.distributed import World
+from torch import Tensor
+
+from diptych.diagnostics import diagnose, length
+from diptych.distributed import World, from_main
 from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
-from diptych.training.advice import collapse_warning
+from diptych.trackers.follow import Trackers
 from diptych.training.config import RunConfig
+from diptych.training.guard import State, Verdict, judge
 from diptych.types import Batch, StepOutput
 
 RECORDS = 2000
-"""So many records a run at most; each costs a small eigenvalue problem."""
+"""So many records a run at most, those with a measurement aside; each costs a small eigenvalue problem."""
+MEASURED = {"neighbour_stability": "stability {:.2f}", "knn_top1": "kNN {:.1%}", "linear_top1": "linear {:.1%}"}
+"""How the bar tells what was last measured on the frozen backbone."""
 
 
 class Recorder:
@@ -32,22 +41,36 @@ class Recorder:
         world: this process's place among those of the run.
         terminal: where warnings are said.
         bar: shows the last record.
+        trackers: get every record too.
+        begun: step at which the run's method began: records before it are another's, and not judged with it.
     """
 
     def __init__(
-        self, run: RunFolder, config: RunConfig, steps: int, per_epoch: int, world: World, terminal: Terminal, bar: Bar
+        self,
+        run: RunFolder,
+        config: RunConfig,
+        steps: int,
+        per_epoch: int,
+        world: World,
+        terminal: Terminal,
+        bar: Bar,
+        trackers: Trackers | None = None,
+        begun: int = 0,
     ) -> None:
         self.run, self.config, self.world = run, config, world
         self.steps, self.per_epoch = steps, per_epoch
-        self.terminal, self.bar = terminal, bar
+        self.terminal, self.bar, self.trackers = terminal, bar, trackers
         self.every = -(-steps // RECORDS)
         self.records = run.read_lines(run.metrics)
-        self.warning: str | None = None
+        self._begun = sum(record["step"] < begun for record in self.records)
+        self.verdict = self._judge()
+        self._said: set[State] = {"healthy", self.verdict.state}
         self.images = 0
         self.waited = 0.0
         self.before = self.records[-1]["seconds"] if self.records else 0.0
         self.started = self._since = time.perf_counter()
         self._images_then, self._waited_then = 0, 0.0
+        self._measured: dict[str, float] = {}
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on and add up the time spent waiting for them."""
@@ -61,48 +84,102 @@ class Recorder:
             self.images += batch.images.shape[0] * self.world.size
             yield batch
 
-    def record(self, step: int, loss: float, lr: float, output: StepOutput) -> None:
-        """Write a record if one is due at ``step``, and look for a collapse at the end of an epoch.
+    def record(
+        self,
+        step: int,
+        loss: float,
+        lr: float,
+        output: StepOutput,
+        gradient_norm: float,
+        weights: Sequence[Tensor],
+        measured: Mapping[str, float] = {},
+    ) -> None:
+        """Write a record if one is due at ``step``, and judge the run by it.
 
-        ``loss`` is the mean over all processes.
+        Args:
+            step: its number.
+            loss: mean over all processes.
+            lr: as scheduled.
+            output: of this process.
+            gradient_norm: of all weights together, before it was shortened.
+            weights: all that is trained, as the step has left it.
+            measured: what the frozen backbone was found to be worth.
         """
         if not self.world.is_main:
             return
-        if (step + 1) % self.every == 0 or step + 1 == self.steps:
-            self._write(step, loss, lr, output)
-        if (step + 1) % self.per_epoch == 0:
-            self._diagnose()
+        if measured or (step + 1) % self.every == 0 or step + 1 == self.steps:
+            self._measured |= measured
+            self._write(step, loss, lr, output, gradient_norm, weights, measured)
 
-    def _write(self, step: int, loss: float, lr: float, output: StepOutput) -> None:
+    def _write(
+        self,
+        step: int,
+        loss: float,
+        lr: float,
+        output: StepOutput,
+        gradient_norm: float,
+        weights: Sequence[Tensor],
+        measured: Mapping[str, float],
+    ) -> None:
         now = time.perf_counter()
         elapsed = now - self._since
-        record: dict[str, Any] = {
-            "step": step,
-            "epoch": (step + 1) / self.per_epoch,
-            "loss": loss,
-            "lr": lr,
-            "embedding_std": float(embedding_std(output.embeddings)),
-            "effective_rank": float(effective_rank(output.embeddings)),
-            "images_per_second": (self.images - self._images_then) / elapsed,
-            "wait_fraction": (self.waited - self._waited_then) / elapsed,
-            "seconds": self.before + now - self.started,
-        } | {name: float(value) for name, value in output.metrics.items()}
+        record: dict[str, Any] = (
+            {"step": step, "epoch": (step + 1) / self.per_epoch, "loss": loss, "lr": lr}
+            | diagnose(output.embeddings, output.positives)
+            | ({"gradient_norm": gradient_norm} if math.isfinite(gradient_norm) else {})
+            | {
+                "weight_norm": float(length(weights)),
+                "images_per_second": (self.images - self._images_then) / elapsed,
+                "wait_fraction": (self.waited - self._waited_then) / elapsed,
+                "seconds": self.before + now - self.started,
+            }
+            | {name: float(value) for name, value in output.metrics.items()}
+            | dict(measured)
+        )
         self._since, self._images_then, self._waited_then = now, self.images, self.waited
-        self.run.append(self.run.metrics, record)
         self.records.append(record)
-        self.bar.update(step + 1, _text(record, self.config.train.epochs))
+        self.verdict = self._judge()
+        record["health"] = self.verdict.state
+        self.run.append(self.run.metrics, record)
+        if self.trackers:
+            self.trackers.log(record)
+        told = [words.format(self._measured[name]) for name, words in MEASURED.items() if name in self._measured]
+        self.bar.update(step + 1, "  ".join([_text(record, self.config.train.epochs), *told]))
+        self._tell()
 
-    def _diagnose(self) -> None:
-        """Say it once when the run begins to look collapsed."""
-        found = collapse_warning(self.records, self.config)
-        if found and not self.warning:
-            self.terminal.say(f"Warning: {found}")
-        self.warning = found
+    def _judge(self) -> Verdict:
+        return judge(self.records[self._begun :], self.config, processes=self.world.size)
+
+    def _tell(self) -> None:
+        """Say each state once, when the run first comes to it."""
+        if self.verdict.state not in self._said:
+            self.terminal.say(f"Warning: {self.verdict.told}")
+            self._said.add(self.verdict.state)
+
+    @property
+    def unhealthy(self) -> bool:
+        """Whether the run is to be stopped for what the guard finds; the first process knows."""
+        return self.world.is_main and self.config.care.on_collapse != "warn" and self.verdict.collapsed
+
+    @property
+    def healthy(self) -> bool:
+        """Whether this is a state to go back to."""
+        return self.verdict.safe
+
+    def epoch_mean(self, name: str) -> float | None:
+        """Mean of a metric over the records of the epoch that has just ended; the same in every process."""
+        last = [
+            record[name]
+            for record in self.records
+            if record["step"] >= self.records[-1]["step"] + 1 - self.per_epoch and name in record
+        ]
+        found = sum(last) / len(last) if last else math.nan
+        (found,) = from_main((found,), self.world)
+        return None if math.isnan(found) else found
 
     def warnings(self) -> list[str]:
         """The warnings that hold at the end of the run."""
-        self.warning = collapse_warning(self.records, self.config)
-        return [self.warning] if self.warning else []
+        return [] if self.verdict.state == "healthy" else [self.verdict.told]
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,7 @@ from diptych.frozen import BackboneCard, Preprocessing
 from diptych.runs import SCHEMA_VERSION
 from diptych.training.config import RunConfig
 
-Status = Literal["finished", "stopped early", "interrupted"]
+Status = Literal["finished", "stopped early", "interrupted", "collapsed"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,26 +1,29 @@
 """A whole pretraining run: read the pictures, build the parts, train, leave a backbone behind."""
 
+import contextlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
-from diptych.config import diff
-from diptych.distributed import StopFlag, World, barrier, joined, pick_device, wrapped
+from diptych.config import diff, to_dict
+from diptych.distributed import StopFlag, World, barrier, joined, pick_device, restarted
 from diptych.errors import ConfigError, RunFolderError, UserError
-from diptych.frozen import initial_backbone, save_backbone
+from diptych.frozen import save_backbone
 from diptych.methods import Method, PatchesConfig
-from diptych.optim.build import build_optimizer
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, write_json
-from diptych.seeding import VIEWS, WEIGHTS, generator
+from diptych.seeding import VIEWS, generator
+from diptych.trackers.follow import Trackers
+from diptych.training.build import backbone_of, build_method, build_parts, refuse_portions, restore, try_views
 from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
 from diptych.training.fit import build_network, fit_run
 from diptych.training.loop import Parts, train
+from diptych.training.memory import memory_errors
 from diptych.training.order import Choice, Order
 from diptych.training.pictures import (
     PLACES,
@@ -30,7 +33,9 @@ from diptych.training.pictures import (
     sample_pictures,
     with_statistics,
 )
+from diptych.training.probe import Evaluator, OpenEvaluator, begin, observed
 from diptych.training.recorder import Recorder
+from diptych.training.recover import recover
 from diptych.training.result import RunResult, Status, backbone_card
 from diptych.training.warm import Start, normalised_anew, read_start
 from diptych.views.pipeline import ViewMaker
@@ -39,7 +44,14 @@ SHOWN_PAIRS = 8
 
 
 def pretrain(
-    order: Order, out: str | Path, *, overwrite: bool = False, device: str = "auto", terminal: Terminal | None = None
+    order: Order,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+    evaluator: OpenEvaluator | None = None,
+    trackers: Trackers | None = None,
 ) -> RunResult:
     """Train ``order`` into a new run folder.
 
@@ -49,12 +61,18 @@ def pretrain(
         overwrite: delete an earlier run that lies there.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         terminal: where to speak; nowhere if None.
+        evaluator: opens what looks at the backbone at the end of each epoch; nothing does if None.
+        trackers: services that get the numbers of the run; none if None.
 
     Raises:
         UserError: the pictures, the configuration or the folder cannot be used as asked.
     """
     with joined() as world:
         terminal = _voice(terminal, world)
+        if restarted() and (begun := _begun(out, order, world)) is not None:
+            if begun:
+                return _resumed(RunFolder(out), None, device, world, terminal, evaluator, trackers)
+            overwrite = True
         if world.is_main:
             RunFolder(out).refuse_if_used(overwrite=overwrite)
         # What can be refused is refused before minutes are spent on reading pictures, and before a folder is made.
@@ -65,13 +83,16 @@ def pretrain(
         if without_gradients:
             build_network(order.config, world)
         else:
-            method, _, _ = build_method(order.config, start)
-            _try_views(method.backbone, order.config)
+            method, _, _ = build_method(order.config, start.weights if start else None)
+            try_views(method.backbone, order.config)
+            refuse_portions(order.config, world)
         for choice in order.choices:
             _say_choice(choice, terminal)
         for note in (f"training begins with the weights of {start.file}", *start.notes) if start else ():
             terminal.say(note)
+        watch = None if without_gradients or evaluator is None else evaluator(order.config, world, terminal)
         pictures = open_pictures(order.config, world, terminal)
+        begin(watch, pictures)
         order = replace(order, config=pictures.measured(order.config, world, terminal))
         if getattr(order.config.method, "queue_size", 0) >= pictures.count:
             raise ConfigError(
@@ -83,7 +104,8 @@ def pretrain(
         run = RunFolder.create(out, overwrite=overwrite) if world.is_main else RunFolder(out)
         if world.is_main:
             terminal.log_to(run.log)
-            write_json(run.config, run_card(order, pictures, start, where, world))
+            labels = {"probe": watch.described} if watch else {}
+            write_json(run.config, run_card(order, pictures, start, where, world) | labels)
             if start:
                 start.keep(run)
             if not without_gradients:
@@ -93,11 +115,17 @@ def pretrain(
         pictures.attach(run, world)
         if without_gradients:
             return fit_run(run, order.config, pictures, where, world, terminal)
-        return _train(run, order.config, pictures, start, None, where, world, terminal)
+        return _train(run, order.config, pictures, start, None, watch, where, world, terminal, trackers)
 
 
 def resume(
-    path: str | Path, *, config: RunConfig | None = None, device: str = "auto", terminal: Terminal | None = None
+    path: str | Path,
+    *,
+    config: RunConfig | None = None,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+    evaluator: OpenEvaluator | None = None,
+    trackers: Trackers | None = None,
 ) -> RunResult:
     """Go on with an interrupted run, to the same loss curve as if it had not been interrupted.
 
@@ -106,47 +134,73 @@ def resume(
         config: what the user asks for now; refused where it differs from the saved configuration.
         device: as for ``pretrain``.
         terminal: where to speak; nowhere if None.
+        evaluator: as for ``pretrain``.
+        trackers: as for ``pretrain``.
 
     Raises:
         UserError: no such run, other settings, changed pictures, or a damaged checkpoint.
     """
     with joined() as world:
-        terminal = _voice(terminal, world)
-        run = RunFolder.open(path)
-        card = run.read_card()
-        saved = saved_config(run)
-        changed = [] if config is None else [change for change in diff(saved, config) if not _is_storage(change[0])]
-        if changed:
-            listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
-            raise RunFolderError(
-                f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out"
-            )
-        if (begun_with := card["hardware"]["processes"]) != world.size:
-            raise RunFolderError(
-                f"{run.path} was begun with {begun_with} process{'es' if begun_with > 1 else ''}, and another number "
-                f"would not go on to the same loss curve: resume it with `torchrun --nproc-per-node N` so that N "
-                f"processes in all are {begun_with}"
-            )
-        where = pick_device(device, world)
-        point = checkpoint.load(run.checkpoints / "last")
-        known = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
-        storage = (config or saved).storage
-        if storage.store == "auto" and (kept := card["data"].get("kept")) in PLACES:
-            storage = replace(storage, store=kept)  # other free memory must not make it another run
-        begun = card["data"]["fingerprint"]
-        pictures = open_pictures(replace(saved, storage=storage), world, terminal, known, begun)
-        if pictures.count != card["data"]["pictures"]:
-            raise RunFolderError(
-                f"{run.path} was begun with {card['data']['pictures']} pictures, and now there are {pictures.count}: "
-                f"resume it with --store {card['data'].get('kept')}"
-            )
-        if world.is_main:
-            terminal.log_to(run.log)
-            run.keep_metrics_before(point.progress.step)
-        barrier(world)
-        pictures.attach(run, world)
-        terminal.say(f"Going on with {run.path} from step {point.progress.step}")
-        return _train(run, saved, pictures, None, point, where, world, terminal)
+        return _resumed(RunFolder.open(path), config, device, world, _voice(terminal, world), evaluator, trackers)
+
+
+def _resumed(
+    run: RunFolder,
+    config: RunConfig | None,
+    device: str,
+    world: World,
+    terminal: Terminal,
+    evaluator: OpenEvaluator | None,
+    trackers: Trackers | None,
+) -> RunResult:
+    card = run.read_card()
+    saved = saved_config(run)
+    changed = [] if config is None else [change for change in diff(saved, config) if not _is_storage(change[0])]
+    if changed:
+        listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
+        raise RunFolderError(
+            f"{run.path} was begun with other settings ({listed}): leave these flags out, or choose a new --out"
+        )
+    if (begun_with := card["hardware"]["processes"]) != world.size:
+        raise RunFolderError(
+            f"{run.path} was begun with {begun_with} process{'es' if begun_with > 1 else ''}, and another number "
+            f"would not go on to the same loss curve: resume it with `torchrun --nproc-per-node N` so that N "
+            f"processes in all are {begun_with}"
+        )
+    where = pick_device(device, world)
+    point = checkpoint.load(run.checkpoints / "last")
+    known = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
+    storage = (config or saved).storage
+    watch = evaluator(saved, world, terminal) if evaluator else None
+    if storage.store == "auto" and (kept := card["data"].get("kept")) in PLACES:
+        storage = replace(storage, store=kept)  # other free memory must not make it another run
+    begun = card["data"]["fingerprint"]
+    pictures = open_pictures(replace(saved, storage=storage), world, terminal, known, begun)
+    if pictures.count != card["data"]["pictures"]:
+        raise RunFolderError(
+            f"{run.path} was begun with {card['data']['pictures']} pictures, and now there are {pictures.count}: "
+            f"resume it with --store {card['data'].get('kept')}"
+        )
+    begin(watch, pictures, card.get("probe"))
+    if world.is_main:
+        terminal.log_to(run.log)
+        run.keep_metrics_before(point.progress.step)
+    barrier(world)
+    pictures.attach(run, world)
+    terminal.say(f"Going on with {run.path} from step {point.progress.step}")
+    return _train(run, saved, pictures, None, point, watch, where, world, terminal, trackers)
+
+
+def _begun(out: str | Path, order: Order, world: World) -> bool | None:
+    """Whether this very command has begun a run at ``out`` that has a checkpoint; None where it has begun none."""
+    run = RunFolder(out)
+    begun = None
+    with contextlib.suppress(RunFolderError):
+        run = RunFolder.open(out)
+        if run.read_card()["command"] == order.command:
+            begun = (run.checkpoints / "last").exists()
+    barrier(world)  # every process has looked before one of them changes anything
+    return begun
 
 
 def _say_choice(choice: Choice, terminal: Terminal) -> None:
@@ -168,104 +222,80 @@ def _train(
     pictures: Pictures,
     start: Start | None,
     point: checkpoint.Checkpoint | None,
+    evaluator: Evaluator | None,
     device: torch.device,
     world: World,
     terminal: Terminal,
+    trackers: Trackers | None,
 ) -> RunResult:
-    """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to."""
-    loader = pictures.loader
-    progress = point.progress if point else Progress(step=0)
-    method, features, notes = build_method(config, start)
-    method.to(device).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(method.parameter_groups(), config.optim)
-    if point:
-        method.load_state_dict(point.weights)
-        optimizer.load_state_dict(point.state["optimizer"])
-    make_views = ViewMaker(config.views, config.image_size, device)
-    slow = " by torch; `pip install 'diptych[fast]'` makes them several times faster"
-    views = slow if make_views.engine == "torch" and device.type == "cpu" else f" by {make_views.engine}"
-    for note in (*notes, f"views are made{views}"):
-        terminal.say(note)
-    terminal.say(_summary(config, pictures.count, loader.steps_per_epoch, method, device, world))
-    steps = config.train.epochs * loader.steps_per_epoch
-    with terminal.bar("training", steps, progress.step) as bar, StopFlag() as stop:
-        recorder = Recorder(run, config, steps, loader.steps_per_epoch, world, terminal, bar)
-        parts = Parts(
-            config=config,
-            run=run,
-            loader=loader,
-            make_views=make_views,
-            method=method,
-            model=wrapped(method, world),
-            optimizer=optimizer,
-            device=device,
-            world=world,
-            recorder=recorder,
-        )
-        with torch.random.fork_rng(devices=[]):  # the host program's own random numbers go on as they would have
-            progress, status = train(parts, progress, stop)
+    """Build the parts, restore them from ``point`` if there is one, run the loop, and write what it came to.
+
+    Where the guard is to recover a run, a collapsed one goes back to its last healthy checkpoint, and on from there.
+    """
+    if trackers and world.is_main:
+        trackers.begin(run, to_dict(config), point.progress.step if point else 0, terminal.say)
+    while True:
+        weights = backbone_of(point, config) if point else start.weights if start else None
+        method, features, notes = build_method(config, weights)
+        for note in notes:
+            terminal.say(note)
+        terminal.say(_summary(config, pictures.count, pictures.loader.steps_per_epoch, method, device, world))
+        progress = point.progress if point else Progress(step=0)
+        steps = config.train.epochs * pictures.loader.steps_per_epoch
+        with terminal.bar("training", steps, progress.step) as bar, StopFlag() as stop:
+            recorder = Recorder(run, config, steps, pictures.loader.steps_per_epoch, world, terminal, bar, trackers)
+            parts = build_parts(run, config, pictures, method, recorder, device, world, terminal.say)
+            if evaluator:
+                parts = observed(parts, evaluator, features)
+            if point:
+                restore(parts, point)
+                if evaluator:
+                    evaluator.restore(point.state["evaluation"])
+            # The host program's own random numbers go on as they would have.
+            with torch.random.fork_rng(devices=[]), memory_errors(run, config, device, world):
+                progress, status = train(parts, progress, stop)
+        barrier(world)  # the first process has written the last checkpoint by then
+        if status != "collapsed" or config.care.on_collapse != "recover":
+            break
+        recovered = recover(run, config, recorder, world, terminal)
+        if not recovered:
+            break
+        config, point = recovered.config, recovered.point
+    return _left_behind(parts, features, point, progress, status, pictures, terminal)
+
+
+def _left_behind(
+    parts: Parts,
+    features: int,
+    point: checkpoint.Checkpoint | None,
+    progress: Progress,
+    status: Status,
+    pictures: Pictures,
+    terminal: Terminal,
+) -> RunResult:
+    """Write the backbone of a run that is over, and what it came to."""
+    run, config, world, method, recorder = parts.run, parts.config, parts.world, parts.method, parts.recorder
     pictures.tell(terminal)
-    if status != "interrupted" and config.train.patience:
-        barrier(world)  # the first process has written it by then
-        method.load_state_dict(checkpoint.load(run.checkpoints / "best").weights)
-        terminal.say("Restored the weights of the epoch with the lowest loss")
-    if not all(weight.isfinite().all() for weight in method.state_dict().values()):
+    over = status in ("finished", "stopped early")
+    if over and config.train.watched and (run.checkpoints / "best").exists():
+        checkpoint.restore(method, checkpoint.load(run.checkpoints / "best"))
+        terminal.say(f"Restored the weights of the epoch that was best by {config.train.watched}")
+    if over and not all(weight.isfinite().all() for weight in method.state_dict().values()):
         raise UserError(
             f"the last step left weights that are not finite numbers: no backbone is written; try a lower --lr (now "
             f"{config.optim.lr}) with a new --out"
         )
-    result = _result(run, recorder, progress, status, loader.steps_per_epoch)
+    result = _result(run, recorder, progress, status, parts.loader.steps_per_epoch)
     if point and progress.step == point.progress.step and (before := run.read_card()["result"]):
         # No step was left to take: what the run had come to stands.
         result = replace(result, seconds=before["seconds"], images_per_second=before["images_per_second"])
     if world.is_main:
-        if status != "interrupted":
+        if over:
             save_backbone(run, method.kept, backbone_card(config, features))
         figures.loss_curve(run.loss, recorder.records)
         write_result(run, {k: v for k, v in asdict(result).items() if k != "run"})
     barrier(world)
     return result
-
-
-def build_method(config: RunConfig, start: Start | None = None) -> tuple[Method, int, tuple[str, ...]]:
-    """Build backbone and heads with the random weights that belong to the run's seed.
-
-    Args:
-        config: of the run.
-        start: weights for the backbone instead of random ones, before anything copies it: a momentum encoder begins
-            with them too.
-
-    Returns:
-        The method, the backbone's number of features, and what was adapted to the pictures.
-    """
-    backbone, features, notes = initial_backbone(config.backbone, config.image_size, config.train.seed, config.channels)
-    if start:
-        backbone.load_state_dict(start.weights)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(config.train.seed, WEIGHTS, 1).initial_seed())
-        assert not isinstance(config.method, PatchesConfig)  # which is fitted, not trained
-        return config.method.build(backbone, features), features, notes
-
-
-def _try_views(backbone: nn.Module, config: RunConfig) -> None:
-    """Refuse views that the backbone cannot take, before anything is read."""
-    _try_view(backbone, config, config.image_size, "--image-size")
-    if config.views.local_views:
-        size = config.views.local_size
-        if size >= config.image_size:
-            raise ConfigError(f"--local-size must be below the {config.image_size} px of --image-size, not {size}")
-        _try_view(backbone, config, size, "--local-size")
-
-
-def _try_view(backbone: nn.Module, config: RunConfig, size: int, flag: str) -> None:
-    try:
-        with torch.no_grad():
-            backbone.eval()(torch.zeros(1, config.channels, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"{config.backbone} cannot take views of {size} px: choose another {flag} or --backbone "
-            f"({str(error).partition(chr(10))[0]})"
-        ) from error
 
 
 def _result(run: RunFolder, recorder: Recorder, progress: Progress, status: Status, per_epoch: int) -> RunResult:

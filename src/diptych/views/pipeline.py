@@ -80,19 +80,21 @@ class ViewMaker:
             raise ConfigError("engine 'kernel' needs numba: type `pip install 'diptych[fast]'`, or say engine 'torch'")
         self.engine: Engine = engine or ("kernel" if on_cpu and _kernel() else "torch")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Views:
+    def __call__(self, images: Tensor, generator: torch.Generator, rows: tuple[int, int] | None = None) -> Views:
         """Return the normalised views of ``images``, ``(B, C, S, S)`` float32: the full-size ones, then the local ones.
 
         Args:
             images: ``(B, C, H, W)`` uint8, uint16 or float32, on the device that was named; the torch engine makes
                 views wherever they lie.
             generator: a CPU generator, the only source of chance: it draws the same on every device.
+            rows: ``(first, total)`` where these are pictures ``first`` and following of a larger batch: they get the
+                views that they would get there. So a batch may be shared out in any way.
 
         Raises:
             ConfigError: a padded crop was asked of pictures that are too small for it, or the kernel of pictures that
                 lie elsewhere than on the CPU.
         """
-        return self._make(images, generator, self.config.mean, self.config.std)
+        return self._make(images, generator, self.config.mean, self.config.std, rows)
 
     def draw(self, images: Tensor, generator: torch.Generator) -> Views:
         """Return the views before normalisation, values 0..1, for figures; arguments as for a call."""
@@ -104,18 +106,26 @@ class ViewMaker:
         return min(math.ceil(3 * self.config.blur_sigma[1]), size - 1)
 
     def _make(
-        self, images: Tensor, generator: torch.Generator, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        rows: tuple[int, int] | None = None,
     ) -> Views:
         config, (count, channels, height, width) = self.config, images.shape
         assert channels == len(config.mean), f"mean and std are of {len(config.mean)} channels, pictures of {channels}"
         assert channels == 3 or not (config.saturation or config.hue or config.grayscale), "ask for_channels first"
-        shape = Shape(count=count, channels=channels, height=height, width=width)
+        first, total = rows or (0, count)
+        shape = Shape(count=total, channels=channels, height=height, width=width)
         if self.engine == "kernel" and images.device.type != "cpu":
             where = images.device
             raise ConfigError(
                 f"pictures on {where}, but the kernel makes views on a CPU: say ViewMaker(…, device='{where}')"
             )
         draws = draw_views(config, shape, self.size, generator)
+        if total != count:
+            draws = [drawn.of(slice(first, first + count)) for drawn in draws]
         kernel = _kernel() if self.engine == "kernel" else None
         if kernel:
             return list(kernel.make_views(images, draws, self._scaling(images), self.blur_radius, mean, std))

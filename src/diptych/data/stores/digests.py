@@ -44,7 +44,8 @@ def read_digests(run: RunFolder) -> Digests:
     met = [_read_met(path) for path in sorted(run.path.glob(f"{run.pictures.stem}-*.u64"))]
     try:
         if not met or run.pictures.exists():
-            met.append(np.load(run.pictures, allow_pickle=False))
+            with open(run.pictures, "rb") as file:  # np.load would take an archive of arrays too
+                met.append(np.lib.format.read_array(file, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise RunFolderError(
             f"cannot read {run.pictures}, which lists the pictures of pretraining; pretrain again with --overwrite"

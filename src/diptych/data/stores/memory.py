@@ -1,9 +1,7 @@
 """Pictures decoded once and held in memory: for sets that fit."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,12 +11,8 @@ from diptych.data.sources.source import Source
 from diptych.data.stores.digests import Digests, digests_of
 from diptych.data.stores.reading import read_all
 from diptych.errors import DataError
+from diptych.hardware import free_memory
 
-CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-"""Where a container's limit and its use stand, by the second and the first version of control groups."""
 MEMORY_SHARE = 0.8
 """Of the available memory; the rest is for training."""
 
@@ -100,33 +94,8 @@ def nothing_read(source: Source, first_bad: BadPicture | None) -> DataError:
 
 def usable_memory() -> int | None:
     """Return the bytes that pictures may take, None where the system does not say."""
-    known = [size for size in (_available_memory(), _left_to_container()) if size is not None]
-    return int(min(known) * MEMORY_SHARE) if known else None
-
-
-def _available_memory() -> int | None:
-    """Return the bytes that could be taken without swapping, None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:  # not Linux: what is installed is the best known bound
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _left_to_container() -> int | None:
-    """Return the bytes that a container's limit leaves, None where there is none."""
-    for most, used in CGROUPS:
-        try:
-            left = int(Path(most).read_text()) - int(Path(used).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-        return max(0, left)
-    return None
+    free = free_memory()
+    return None if free is None else int(free * MEMORY_SHARE)
 
 
 def _check_memory(name: str, total: int, size: int, wanted: PixelFormat) -> None:
