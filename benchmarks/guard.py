@@ -67,23 +67,23 @@ INVARIANCE = {
 STARVED = {"batch_size": 2, "limit": 160, "epochs": 1}
 CASES = [
     Case(name="simsiam", method="simsiam", state="healthy", seeds=10),
-    *(Case(name=method, method=method, state="healthy", seeds=3) for method in (*FOUR[1:], "moco", "swav", "dino")),
+    *(Case(name=method, method=method, state="healthy", seeds=2) for method in (*FOUR[1:], "moco", "swav", "dino")),
     *(Case(name=method, method=method, state="healthy") for method in ("barlow", "lejepa", "fastsiam")),
-    Case(name="simsiam, 5 × rate", method="simsiam", state="healthy", seeds=3, rate=5),
+    Case(name="simsiam, 5 × rate", method="simsiam", state="healthy", seeds=2, rate=5),
     *(
-        Case(name=f"no {w}, 5 × rate", method="simsiam", state="dimensional collapse", seeds=3, rate=5, without=w)
+        Case(name=f"no {w}, 5 × rate", method="simsiam", state="dimensional collapse", seeds=2, rate=5, without=w)
         for w in MAIMED
     ),
     Case(
         name="invariance alone, 5 × rate",
         method="vicreg",
         state="complete collapse",
-        seeds=3,
+        seeds=2,
         rate=5,
         settings=INVARIANCE,
     ),
-    *(Case(name=f"{method}, 100 × rate", method=method, state="diverging", seeds=2, rate=100) for method in FOUR),
-    *(Case(name=f"{method}, 1e-4 × rate", method=method, state="not learning", seeds=2, rate=1e-4) for method in FOUR),
+    *(Case(name=f"{method}, 100 × rate", method=method, state="diverging", rate=100) for method in FOUR),
+    *(Case(name=f"{method}, 1e-4 × rate", method=method, state="not learning", rate=1e-4) for method in FOUR),
     *(
         Case(name=f"{method}, 2 a batch", method=method, state="data-starved", seeds=2, settings=STARVED)
         for method in FOUR

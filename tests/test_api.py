@@ -219,7 +219,7 @@ def test_preview_takes_the_views_of_the_recipe_named(tmp_path, pictures):
         ({"epochs": "three"}, "setting 'train.epochs' must be int, not 'three'"),
         ({"epochs": 0}, "--epochs must be 1 or more, not 0"),
         ({"crop_scale": (0.5,)}, "setting 'views.crop_scale' must hold 2 values, not 1"),
-        ({"precision": "fp16"}, "setting 'train.precision' is 'fp16'; did you mean 'bf16'?"),
+        ({"precision": "fp61"}, "setting 'train.precision' is 'fp61'; did you mean 'fp16'?"),
         ({"recipe": "simsaim"}, "unknown recipe 'simsaim'; did you mean 'simsiam'?"),
         ({"device": "tpu"}, "--device tpu cannot be used here"),
     ],

@@ -185,7 +185,7 @@ MISTAKES = [
     ((*NEW, "--epochs", "many"), "--epochs cannot be 'many': type `diptych pretrain DATA --out RUN`, or `diptych p"),
     ((*NEW, "--epochs"), "--epochs"),
     ((*NEW, "--crop-scale", 0.3), "--crop-scale"),
-    ((*NEW, "--precision", "fp16"), "'fp16'"),
+    ((*NEW, "--precision", "fp8"), "'fp8'"),
     # values
     ((*NEW, "--epochs", 0), "--epochs must be 1 or more, not 0"),
     ((*NEW, "--epochs=0"), "--epochs must be 1 or more, not 0"),

@@ -12,6 +12,7 @@ __all__ = [
     "RunResult",
     "UserError",
     "audit",
+    "compare",
     "evaluate",
     "load",
     "pretrain",

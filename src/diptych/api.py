@@ -30,7 +30,7 @@ from diptych.reports.compare import Comparison, draw
 from diptych.reports.compare import compare as _compare
 from diptych.reports.compare_page import write_page
 from diptych.reports.render import write_report
-from diptych.trackers.follow import Trackers
+from diptych.trackers.follow import Trackers, refuse_missing
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, Order, fitted_to_pixels, flags
 from diptych.training.plan import choose_batch_size
@@ -138,6 +138,7 @@ def pretrain(
     Raises:
         UserError: with one line that says what to change.
     """
+    refuse_missing(track)
     asked = order(recipe_for(method, recipe), data, out, settings, device)
     return run_order(asked, out, overwrite=overwrite, device=device, terminal=terminal, track=track)
 
@@ -182,7 +183,7 @@ def evaluator_for(config: RunConfig, world: World, terminal: Terminal) -> Online
         probe=probe,
         probe_every=asked.probe_every if asked.probe else 0,
         epochs=config.train.epochs,
-        monitor=config.train.watched,
+        best_by=config.train.watched,
         seed=config.train.seed,
         world=world,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from diptych.config import from_dict, to_dict
+from diptych.diagnostics import alignment
 from diptych.errors import ConfigError
 from diptych.methods import METHODS
 from diptych.methods.momentum import MomentumEncoder
@@ -77,6 +78,19 @@ def test_loss_is_a_finite_scalar(name, count, small):
     assert output.loss.shape == () and output.loss.isfinite() and output.loss != 0
     assert output.embeddings.shape[0] == 8 and output.embeddings.ndim == 2 and not output.embeddings.requires_grad
     assert all(value.shape == () and not value.requires_grad for value in output.metrics.values())
+
+
+@pytest.mark.parametrize(("count", "small"), [(2, 0), (4, 0), (2, 3)])
+def test_positives_are_the_same_pictures_in_another_view(name, count, small):
+    method = build(name)
+    view, *others = views(count=count, small=small)
+    order = torch.randperm(len(view), generator=torch.Generator().manual_seed(2))
+    # Any further view may be the one that is compared with; batch norm cares for no order.
+    output = method([view, *(view[order] if other.shape == view.shape else other for other in others)])
+    assert output.positives.shape == output.embeddings.shape and output.positives.dtype == torch.float32
+    assert not output.positives.requires_grad
+    assert float(alignment(output.embeddings[order], output.positives)) < 1e-6
+    assert float(alignment(output.embeddings, output.positives)) > 1e-3
 
 
 def test_every_trainable_parameter_gets_a_gradient(name):

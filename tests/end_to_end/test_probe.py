@@ -39,8 +39,8 @@ def test_labels_watch_a_run_that_learns_without_them(tmp_path, data):
     [
         (["--probe", "PICTURES"], "--probe PICTURES cannot be used: PICTURES has no labels"),
         (["--probe", "PICTURES/none"], "--probe PICTURES/none cannot be used: there is no PICTURES/none"),
-        (["--monitor", "knn_top1"], "--monitor knn_top1 needs labelled pictures: add --probe LABELLED"),
-        (["--monitor", "neighbour_stability"], "--monitor neighbour_stability needs --epochs 34 or more"),
+        (["--best-by", "knn_top1"], "--best-by knn_top1 needs labelled pictures: add --probe LABELLED"),
+        (["--best-by", "neighbour_stability"], "--best-by neighbour_stability needs --epochs 34 or more"),
     ],
 )
 def test_what_cannot_be_watched_is_refused_in_one_line(tmp_path, data, words, told):
@@ -56,9 +56,8 @@ def test_two_processes_agree_on_the_epoch_that_the_labels_choose(tmp_path, data)
     pictures, labelled = data
     run = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    settings = ["--epochs", "30", "--probe", labelled, "--monitor", "knn_top1", "--patience", "2"]
-    # torchrun takes --monitor for a part of its own --monitor-interval, unless it is told that its options are over
-    words = [*torchrun, "-m", "--", "diptych", "pretrain", pictures, "--out", run, *FLAGS, *settings]
+    settings = ["--epochs", "30", "--probe", labelled, "--best-by", "knn_top1", "--patience", "2"]
+    words = [*torchrun, "-m", "diptych", "pretrain", pictures, "--out", run, *FLAGS, *settings]
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     values = [r["knn_top1"] for r in lines(run / "metrics.jsonl") if "knn_top1" in r]

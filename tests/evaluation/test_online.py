@@ -71,8 +71,8 @@ def noise(count, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8))
 
 
-def make(probe=None, every=0, epochs=10, monitor=None, count=0):
-    made = Online(probe=probe, probe_every=every, epochs=epochs, monitor=monitor, seed=3, world=World())
+def make(probe=None, every=0, epochs=10, best_by=None, count=0):
+    made = Online(probe=probe, probe_every=every, epochs=epochs, best_by=best_by, seed=3, world=World())
     made.begin(lambda n, seed: noise(n, seed), count)
     return made
 
@@ -140,11 +140,11 @@ def test_too_few_pictures_have_no_neighbours_worth_comparing():
 
 @pytest.mark.parametrize(("count", "epochs"), [(20, 1000), (256, 33), (4266, 3)])
 def test_a_best_epoch_cannot_be_told_by_what_is_never_measured(count, epochs):
-    with pytest.raises(ConfigError, match="--monitor neighbour_stability needs .*never measured.: choose another") as c:
-        make(count=count, epochs=epochs, monitor="neighbour_stability")
+    with pytest.raises(ConfigError, match="--best-by neighbour_stability needs .*never measured.: choose another") as c:
+        make(count=count, epochs=epochs, best_by="neighbour_stability")
     assert "\n" not in str(c.value)
     if count > 20:
-        make(count=count, epochs=epochs + 1, monitor="neighbour_stability")
+        make(count=count, epochs=epochs + 1, best_by="neighbour_stability")
 
 
 # Labels
@@ -275,7 +275,7 @@ from diptych.evaluation.online import Online
 
 with joined() as world:
     probe = probe_of(sys.argv[2]) if world.is_main else None
-    watch = Online(probe=probe, probe_every=1, epochs=9, monitor=None, seed=3, world=world)
+    watch = Online(probe=probe, probe_every=1, epochs=9, best_by=None, seed=3, world=world)
     watch.begin(noise, 10_000)
     # networks that differ, as the statistics of batch norms do where each process has its own
     found = [watch(lambda: backbone(epochs + 10 * world.rank), epochs) for epochs in (1, 2)]

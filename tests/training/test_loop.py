@@ -187,7 +187,7 @@ def test_a_stop_is_obeyed_after_the_step_and_leaves_a_checkpoint(tmp_path):
 
 
 def test_the_mean_loss_of_an_epoch_counts_the_steps_before_an_interruption(tmp_path):
-    settings, ends = config("x", epochs=1, monitor="loss"), []
+    settings, ends = config("x", epochs=1, best_by="loss"), []
     for name, asked in (("whole", False), ("halved", True)):
         torch.manual_seed(0)
         parts, stop = make_parts(tmp_path / name, Idle(), settings), StopFlag()

@@ -111,7 +111,7 @@ def test_the_last_value_is_that_of_the_backbone_that_the_run_leaves(tmp_path, pi
 def test_labels_that_choose_the_weights_are_named_as_such(tmp_path, pictures, labelled):
     for monitor in (None, "knn_top1"):
         run = RunFolder(tmp_path / str(monitor))
-        pretrain(order(pictures, probe=str(labelled), monitor=monitor), run.path, evaluator=evaluator_for)
+        pretrain(order(pictures, probe=str(labelled), best_by=monitor), run.path, evaluator=evaluator_for)
         said = run.read_card()["probe"]
         assert (said["name"], said["chose_weights"]) == (str(labelled), monitor is not None)
     values = {step: found["knn_top1"] for step, found in followed(run.path).items()}
@@ -145,8 +145,8 @@ def test_other_labelled_pictures_are_refused_on_resuming(tmp_path, pictures, lab
 def test_labels_are_refused_before_anything_is_made(tmp_path, pictures):
     with pytest.raises(DataError, match="--probe .* cannot be used: .* has no labels"):
         pretrain(order(pictures, probe=str(pictures)), tmp_path / "run", evaluator=evaluator_for)
-    with pytest.raises(ConfigError, match="--monitor neighbour_stability needs more than 20 pictures"):
-        few = order(flat(tmp_path / "few", 16), monitor="neighbour_stability")
+    with pytest.raises(ConfigError, match="--best-by neighbour_stability needs more than 20 pictures"):
+        few = order(flat(tmp_path / "few", 16), best_by="neighbour_stability")
         pretrain(few, tmp_path / "run", evaluator=evaluator_for)
     assert not (tmp_path / "run").exists()
 
@@ -154,7 +154,7 @@ def test_labels_are_refused_before_anything_is_made(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"monitor": "linear_top1"}, "--monitor linear_top1 needs labelled pictures: add --probe LABELLED"),
+        ({"best_by": "linear_top1"}, "--best-by linear_top1 needs labelled pictures: add --probe LABELLED"),
         ({"probe_every": 0}, "--probe-every must be 1 or more, not 0"),
         ({"probe_pictures": 7}, "--probe-pictures must be 8 or more, not 7"),
     ],

@@ -20,7 +20,6 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from diptych.data.decoding.crashes import named
 from diptych.data.decoding.decode import check_bytes, decode, fit
 from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels, convert
 from diptych.data.loader import check_batches
@@ -219,11 +218,9 @@ class _Sample:
     def decode(self, size: int, wanted: PixelFormat) -> Pixels:
         """Return the picture ``(C, size, size)``, contiguous. Raises BadPicture."""
         assert self.content is not None, "what is taken from a walk has been read"
-        content = self.content
-        if isinstance(content, BadPicture):
-            raise content
-        decoded = named(self.name, lambda: decode(content, self.name, size))
-        return np.ascontiguousarray(fit(convert(decoded, wanted, self.name), size))
+        if isinstance(self.content, BadPicture):
+            raise self.content
+        return np.ascontiguousarray(fit(convert(decode(self.content, self.name, size), wanted, self.name), size))
 
 
 @dataclass

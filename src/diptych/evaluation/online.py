@@ -10,7 +10,7 @@ Pictures are taken as they are stored, without views, and the network is a copy:
 first process measures; all get its values, because what stops a run must be the same in every process.
 
 The labelled pictures are drawn from those that ``evaluate`` would learn from. Where they chose the weights
-(``--monitor knn_top1``), the pictures that it tests on by default have still had no part in it.
+(``--best-by knn_top1``), the pictures that it tests on by default have still had no part in it.
 """
 
 import math
@@ -66,16 +66,16 @@ class Online:
         probe: labelled pictures, where there are some; needed by the first process alone.
         probe_every: epochs from one measurement with labels to the next, the last of the run aside; 0 for no labels.
         epochs: of the whole run.
-        monitor: what the run tells its best epoch by.
+        best_by: what the run tells its best epoch by.
         seed: of the run.
         world: this process's place among those of the run.
     """
 
     def __init__(
-        self, *, probe: Probe | None, probe_every: int, epochs: int, monitor: str | None, seed: int, world: World
+        self, *, probe: Probe | None, probe_every: int, epochs: int, best_by: str | None, seed: int, world: World
     ) -> None:
         self.probe, self.probe_every, self.epochs = probe, probe_every, epochs
-        self.monitor, self.seed, self.world = monitor, seed, world
+        self.best_by, self.seed, self.world = best_by, seed, world
         self.every = 0
         """Epochs from one look at the neighbours to the next; 0 for none."""
         self._sample = torch.empty(0)
@@ -100,11 +100,11 @@ class Online:
         self.every = spacing(count, sample, self.world.size) if sample > 2 * K else 0
         if self.every and self.world.is_main:
             self._sample = some(sample, self.seed)
-        if self.monitor == "neighbour_stability" and not 0 < 2 * self.every <= self.epochs:
+        if self.best_by == "neighbour_stability" and not 0 < 2 * self.every <= self.epochs:
             few = f"more than {2 * K} pictures" if not self.every else f"--epochs {2 * self.every} or more"
             raise ConfigError(
-                f"--monitor neighbour_stability needs {few} (with {count} pictures and --epochs {self.epochs}, it is "
-                "never measured): choose another --monitor"
+                f"--best-by neighbour_stability needs {few} (with {count} pictures and --epochs {self.epochs}, it is "
+                "never measured): choose another --best-by"
             )
 
     def __call__(self, frozen: Callable[[], FrozenBackbone], epochs: int) -> dict[str, float]:

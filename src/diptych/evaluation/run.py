@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -74,7 +75,7 @@ def evaluate(
     _refuse(protocol, limit, seed, name)
     name = name or default_name(data, protocol)
     folder = RunFolder.open(run)
-    folder.read_card()
+    card = folder.read_card()
     terminal.log_to(folder.log)
     pretrained, initial = load(run, device), load_initial(run, device)
     backbones = {"pretrained": pretrained} | ({"initial": initial} if initial else {})
@@ -105,7 +106,7 @@ def evaluate(
         "diptych": metadata.version("diptych"),
         "command": _command(run, data, data_dir, protocol, limit, seed, name),
         "run": str(run),
-        "data": _describe(sources, pictures, met, unknown),
+        "data": _describe(sources, pictures, met, unknown, card),
         "protocol": protocol,
         "settings": measured.settings,
         "seed": seed,
@@ -187,13 +188,18 @@ def _draw_neighbors(path: Path, pictures: Labelled, neighbors: Neighbors, seed: 
     )
 
 
-def _describe(sources: Sources, pictures: Labelled, met: Overlap, unknown: str | None) -> dict[str, Any]:
+def _describe(
+    sources: Sources, pictures: Labelled, met: Overlap, unknown: str | None, card: Mapping[str, Any]
+) -> dict[str, Any]:
     """Say what was tested on; ``unknown`` are the weights of which nobody knows what pictures they have seen."""
     note = sources.note
     if met.pretraining:
         note += f"; the backbone saw {met.pretraining:,} of the test pictures, without labels, during pretraining"
     if unknown:
         note += f"; which pictures the weights of {unknown} had seen before is not known"
+    probe = card.get("probe")
+    if probe and probe["chose_weights"] and probe["fingerprint"] == sources.fingerprint:
+        note += "; labels of this very data chose the weights (not those of its default test pictures)"
     if met.training:
         note += f"; {met.training:,} of the test pictures are exact copies of training pictures"
     return {

@@ -127,6 +127,13 @@ def _provenance(card: dict[str, Any]) -> list[tuple[str, str]]:
         notes = "".join(f"<br>{text(note)}" for note in initial["notes"])
         sha256 = f'<code class="hash">{text(initial["sha256"])}</code>'
         pairs.append(("Began with", f"{text(initial['file'])} {sha256}{notes}"))
+    if probe := card.get("probe"):
+        said = "<b>these labels chose the weights that were kept</b>" if probe["chose_weights"] else "training saw none"
+        counts = f"{probe['train_pictures']:,} to learn a probe from, {probe['test_pictures']:,} to judge it by"
+        pairs.append(("Followed by labels", f"{name(probe['name'])}: {counts}; {said}"))
+    for done in card.get("recoveries", []):
+        what = f"{done['state']} at step {done['at']:,}: back to step {done['back_to']:,}, and on with {done['change']}"
+        pairs.append(("Recovery", text(what)))
     if result:
         pairs.append(
             (

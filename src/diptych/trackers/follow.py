@@ -28,6 +28,20 @@ LAST_SECONDS = 30.0
 _ids_lock = Lock()
 
 
+def refuse_missing(names: Sequence[str]) -> None:
+    """Refuse services that cannot follow a run, before anything is read for it.
+
+    Raises:
+        ConfigError: there is no such service.
+        TrackerError: its package is not installed.
+    """
+    for name in names:
+        if name not in INSTALL:
+            raise ConfigError(f"unknown tracker '{name}'{suggest(name, INSTALL)}")
+        if (found := find_spec(name)) is None or found.origin is None:  # a folder of that name is no package
+            raise TrackerError(f"--track {name} needs the package {name}: type {INSTALL[name]}")
+
+
 class Trackers:
     """The services that a user named, from before a run begins to its end; silent where none was named.
 
@@ -35,17 +49,12 @@ class Trackers:
         names: of the services.
 
     Raises:
-        ConfigError: there is no such service.
-        TrackerError: its package is not installed.
+        UserError: as for ``refuse_missing``.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
+        refuse_missing(names)
         self.names = list(dict.fromkeys(names))
-        for name in self.names:
-            if name not in INSTALL:
-                raise ConfigError(f"unknown tracker '{name}'{suggest(name, INSTALL)}")
-            if (found := find_spec(name)) is None or found.origin is None:  # a folder of that name is no package
-                raise TrackerError(f"--track {name} needs the package {name}: type {INSTALL[name]}")
         self._following: list[_Following] = []
         self._say: Callable[[str], None] = print
 

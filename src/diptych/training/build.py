@@ -9,7 +9,7 @@ from diptych import checkpoint
 from diptych.backbones.checkpointing import checkpoint_activations
 from diptych.checkpoint import Checkpoint
 from diptych.distributed import World, wrapped
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, RunFolderError
 from diptych.frozen import initial_backbone
 from diptych.methods import Method, PatchesConfig
 from diptych.optim.build import build_optimizer
@@ -100,6 +100,10 @@ def restore(parts: Parts, point: Checkpoint) -> None:
 
 def backbone_of(point: Checkpoint, config: RunConfig) -> dict[str, Tensor] | None:
     """Return the backbone's weights of a checkpoint that another method than the run's has written, else None."""
+    if missing := {"method", "optimizer", "scaler", "evaluation"} - point.state.keys():
+        raise RunFolderError(
+            f"checkpoint {point.path} holds no '{min(missing)}', so no run goes on from it: start with --overwrite"
+        )
     if point.state["method"] == config.method.name:
         return None
     return {key.removeprefix("backbone."): w for key, w in point.weights.items() if key.startswith("backbone.")}

@@ -12,7 +12,7 @@ from diptych.methods import AnyMethodConfig, SimSiamConfig
 from diptych.optim.config import OptimConfig
 from diptych.views.pipeline import ViewsConfig
 
-Monitor: TypeAlias = Literal[
+Measure: TypeAlias = Literal[
     "loss", "embedding_std", "effective_rank", "neighbour_stability", "knn_top1", "linear_top1"
 ]
 """What an epoch can be the best by: the lowest loss, or the highest of the others."""
@@ -36,10 +36,10 @@ class TrainConfig:
     """Compute the backbone's activations again in the backward pass instead of keeping them: less memory, more time."""
     compile: bool = False
     """Compile the backbone with torch.compile: minutes before the first step, faster ones after it on a GPU."""
-    monitor: Monitor | None = None
+    best_by: Measure | None = None
     """Keep the epoch's weights that are best by this; by loss where only --patience is given, else the last epoch's."""
     patience: int = 0
-    """Stop after this many epochs that are no better by --monitor; 0 never stops."""
+    """Stop after this many epochs that are no better by --best-by; 0 never stops."""
     seed: int = 0
     """Every random number of the run follows from it."""
 
@@ -51,9 +51,9 @@ class TrainConfig:
         check(self, "above 0", lambda value: value > 0, *(() if self.clip_norm is None else ("clip_norm",)))
 
     @property
-    def watched(self) -> "Monitor | None":
+    def watched(self) -> "Measure | None":
         """By what the best epoch is told; None where the last epoch's weights are kept."""
-        return self.monitor or ("loss" if self.patience else None)
+        return self.best_by or ("loss" if self.patience else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +130,10 @@ class RunConfig:
         if self.train.watched == "loss" and not self.method.losses_compare:
             raise ConfigError(
                 f"the losses of {self.method.name} do not compare along a run and cannot tell which epoch is best: "
-                "choose another --monitor, such as neighbour_stability, or leave out --patience"
+                "choose another --best-by, such as neighbour_stability, or leave out --patience"
             )
         if self.chosen_by_labels and not self.probe.probe:
-            raise ConfigError(f"--monitor {self.train.watched} needs labelled pictures: add --probe LABELLED")
+            raise ConfigError(f"--best-by {self.train.watched} needs labelled pictures: add --probe LABELLED")
         if self.train.accumulate > 1 and not self.method.per_picture:
             raise ConfigError(
                 f"--accumulate does not go with {self.method.name}, whose loss compares all pictures of a batch with "

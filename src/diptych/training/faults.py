@@ -1,7 +1,7 @@
 """Steps whose loss or gradient is not a finite number: of which pictures they were, and what becomes of the run.
 
-``faults.jsonl`` gets a line from each process: ``step``, ``process``, ``loss`` and ``gradient_norm`` (as text where they
-are not finite), ``suspects`` (pictures whose views held values that are not finite), ``pictures`` (all of its batch).
+``faults.jsonl`` gets a line from each process: ``step``, ``process``, ``loss`` and ``gradient_norm`` (as text where not
+finite), ``suspects`` (pictures whose views held values that are not finite), ``pictures`` (all of its batch).
 """
 
 import math

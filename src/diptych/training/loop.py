@@ -146,7 +146,9 @@ def monitored(parts: Parts, values: Mapping[str, float]) -> float | None:
     found = values.get(watched)
     if found is None:
         found = parts.recorder.epoch_mean(watched)
-    return -found if watched == "loss" and found is not None else found
+    if found is None or not math.isfinite(found):
+        return None
+    return -found if watched == "loss" else found
 
 
 class Saving:

@@ -245,8 +245,8 @@ def memory_errors(run: RunFolder, config: RunConfig, device: torch.device, world
         fits = fitting_batch_size(config, batch - 1, device, free=free)
         if fits is None:
             raise UserError(
-                f"out of memory with a batch of {batch} pictures, and no smaller one fits: choose a smaller "
-                f"--image-size, another --backbone, or --checkpoint-activations{kept}"
+                f"out of memory with a batch of {batch} pictures, and no smaller one was found to fit: choose a "
+                f"smaller --image-size, another --backbone, or --checkpoint-activations{kept}"
             ) from error
         raise UserError(
             f"out of memory with a batch of {batch} pictures; {fits} fit: type {_again(run, fits)}{kept}"

@@ -7,6 +7,7 @@ after it goes on with the change; the records that the run loses by it are kept 
 from dataclasses import dataclass, replace
 
 from diptych import checkpoint
+from diptych.checkpoint import Progress
 from diptych.config import to_dict, with_settings
 from diptych.distributed import World, barrier
 from diptych.methods import METHODS
@@ -83,6 +84,19 @@ def _go_back(run: RunFolder, verdict: Verdict, remedy: Remedy, terminal: Termina
         f"Recovery {len(done) + 1}: the run was {verdict.state} at step {entry['at']}; back to step {back_to}, and on "
         f"with {remedy.change}"
     )
+
+
+def since_recovery(run: RunFolder, progress: Progress) -> tuple[Progress, int]:
+    """Take recoveries into account where a run goes on.
+
+    Returns:
+        ``progress``, without an epoch to beat where the best one was lost by a recovery; and the step at which the
+        run's present method began.
+    """
+    done = run.read_card().get("recoveries", [])
+    if done and done[-1]["back_to"] == progress.step:
+        progress = replace(progress, best=None, epochs_without_gain=0)
+    return progress, max((recovery["back_to"] for recovery in done if "method" in recovery["settings"]), default=0)
 
 
 def with_recovery(config: RunConfig, settings: dict[str, object]) -> RunConfig:

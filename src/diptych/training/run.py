@@ -35,7 +35,7 @@ from diptych.training.pictures import (
 )
 from diptych.training.probe import Evaluator, OpenEvaluator, begin, observed
 from diptych.training.recorder import Recorder
-from diptych.training.recover import recover
+from diptych.training.recover import recover, since_recovery
 from diptych.training.result import RunResult, Status, backbone_card
 from diptych.training.warm import Start, normalised_anew, read_start
 from diptych.views.pipeline import ViewMaker
@@ -240,10 +240,11 @@ def _train(
         for note in notes:
             terminal.say(note)
         terminal.say(_summary(config, pictures.count, pictures.loader.steps_per_epoch, method, device, world))
-        progress = point.progress if point else Progress(step=0)
+        progress, begun = since_recovery(run, point.progress if point else Progress(step=0))
         steps = config.train.epochs * pictures.loader.steps_per_epoch
         with terminal.bar("training", steps, progress.step) as bar, StopFlag() as stop:
-            recorder = Recorder(run, config, steps, pictures.loader.steps_per_epoch, world, terminal, bar, trackers)
+            per_epoch = pictures.loader.steps_per_epoch
+            recorder = Recorder(run, config, steps, per_epoch, world, terminal, bar, trackers, begun)
             parts = build_parts(run, config, pictures, method, recorder, device, world, terminal.say)
             if evaluator:
                 parts = observed(parts, evaluator, features)

@@ -1,7 +1,7 @@
 """A decoder that takes down the whole process: the picture it was at is named all the same.
 
-Decoders are compiled code and run in threads of the training process. Where one crashes, all that Python can still do is
-write the stack of each thread (``faulthandler``); so the picture's name is made part of that stack.
+Decoders are compiled code and run in threads of the training process. Where one crashes, all that Python can still do
+is write the stack of each thread (``faulthandler``); so the picture's name is made part of that stack.
 """
 
 import faulthandler
@@ -25,5 +25,5 @@ def named(name: str, run: Callable[[], T]) -> T:
 
 def report_crashes() -> None:
     """Let a crash of this process be reported on standard error, unless it is reported already."""
-    if not faulthandler.is_enabled():
+    if sys.__stderr__ and not faulthandler.is_enabled():
         faulthandler.enable(file=sys.__stderr__)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from diptych.data.decoding import tiff
+from diptych.data.decoding.crashes import named
 from diptych.data.decoding.pixels import (
     BadPicture,
     Depth,
@@ -89,12 +90,16 @@ def decode(encoded: bytes | Path, name: str, size: int | None = None, max_pixels
             that has no faithful form.
     """
     with _reading(encoded, name) as (file, is_tiff):
-        if is_tiff:
-            try:
-                return tiff.read(file, name, size, max_pixels)
-            except tiff.NotBySegment as error:
-                return _whole_tiff(file, name, max_pixels, error)
-        return _decode(file, name, size, max_pixels)
+        return named(name, lambda: _decoded(file, is_tiff, name, size, max_pixels))
+
+
+def _decoded(file: IO[bytes], is_tiff: bool, name: str, size: int | None, max_pixels: int) -> Pixels:
+    if is_tiff:
+        try:
+            return tiff.read(file, name, size, max_pixels)
+        except tiff.NotBySegment as error:
+            return _whole_tiff(file, name, max_pixels, error)
+    return _decode(file, name, size, max_pixels)
 
 
 def region(encoded: bytes | Path, name: str, top: int, left: int, height: int, width: int) -> Pixels:
@@ -117,7 +122,7 @@ def region(encoded: bytes | Path, name: str, top: int, left: int, height: int, w
     with _reading(encoded, name) as (file, is_tiff):
         if is_tiff:
             try:
-                return tiff.read_region(file, top, left, height, width)
+                return named(name, lambda: tiff.read_region(file, top, left, height, width))
             except tiff.NotBySegment:
                 pass
         whole = decode(encoded, name)

@@ -9,7 +9,6 @@ from contextlib import closing
 from functools import partial
 from typing import TypeAlias
 
-from diptych.data.decoding.crashes import named
 from diptych.data.decoding.decode import fit
 from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels, convert
 from diptych.data.prefetch import decode_all
@@ -29,9 +28,8 @@ Decoded: TypeAlias = list[Pixels | BadPicture]
 
 def read_one(source: Source, index: int, size: int, wanted: PixelFormat) -> Pixels | BadPicture:
     """Return picture ``index`` as ``(C, size, size)`` of the ``wanted`` kind, or why it cannot be read."""
-    name = source.name_of(index)
     try:
-        return fit(convert(named(name, lambda: source.read(index, size)), wanted, name), size)
+        return fit(convert(source.read(index, size), wanted, source.name_of(index)), size)
     except BadPicture as bad:
         return bad
 
