@@ -119,9 +119,8 @@ def test_a_tracked_run_and_its_resume_leave_events(pictures, tmp_path):
 def test_what_cannot_be_tracked_is_told_before_anything_is_read(tmp_path):
     words = ("pretrain", tmp_path / "nothing-here", "--out", tmp_path / "run", "--track")
     assert "unknown tracker 'wandbb'; did you mean 'wandb'?" in mistake(*words, "wandbb")
-    assert "nothing to track" in mistake(
-        "pretrain", "photos", "--method", "patches", "--out", "x", *words[-1:], "wandb"
-    )
+    patches = ("pretrain", "photos", "--method", "patches", "--out", tmp_path / "run", "--track")
+    assert "nothing to track" in mistake(*patches, "tensorboard")
     assert not (tmp_path / "run").exists()
 
 

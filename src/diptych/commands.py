@@ -32,6 +32,7 @@ from diptych.reports.compare_text import as_text as comparison_as_text
 from diptych.reports.screen import view
 from diptych.reports.watch import follow, look
 from diptych.runs import RunFolder
+from diptych.trackers.follow import refuse_missing
 from diptych.training.card import saved_config
 from diptych.training.config import RunConfig
 from diptych.training.order import Order
@@ -114,6 +115,7 @@ def pretrain(words: list[str]) -> int:
         return _help_with_config("pretrain", PretrainArgs, words)
     args, rest = _parse_known("pretrain", PretrainArgs, words)
     report_crashes()
+    refuse_missing(args.track)
     terminal = Terminal()
     if args.resume:
         if args.out or args.recipe or args.method or args.overwrite:

@@ -24,6 +24,11 @@ RATE = {"ResNet-50": 100e12, "ViT-B/16": 300e12}  # FLOP/s of one GPU
 SIDE, JPEG = 224, 110e3
 DECODED = 513 / 2  # JPEGs of 500 px a second and core
 LINK = {"NVLink": 450e9, "400 Gbit/s a GPU": 50e9, "100 Gbit/s a node of 8": 100e9 / 8 / 8}
+GATHERED = {
+    "SimCLR: embeddings of 128": 2 * 4 * 128,
+    "Barlow Twins, VICReg: embeddings of 8192": 2 * 4 * 8192,
+    "MoCo with batch norm: one view of each picture, to be shuffled": 4 * 3 * SIDE**2,
+}  # bytes a picture
 COUNTS, GPUS, BATCH = (10**6, 10**8, 10**9), (1, 8, 64), 4096
 
 
@@ -115,6 +120,13 @@ def tables():
         ),
     )
     yield table(
+        ("gathered by every GPU", f"bytes a step of {BATCH:,}", "over 400 Gbit/s", "over 1.56 GB/s"),
+        *(
+            (name, size(BATCH * each), *(span(BATCH * each / LINK[link]) for link in [*LINK][1:]))
+            for name, each in GATHERED.items()
+        ),
+    )
+    yield table(
         ("backbone", "weights", "weights, gradients, AdamW: 16 B", "with DDP's buckets: 20 B"),
         *(
             (name, f"{count / 1e9:g} B", size(16 * count), size(20 * count))
@@ -123,7 +135,7 @@ def tables():
     )
 
 
-@pytest.mark.parametrize("made", tables())
+@pytest.mark.parametrize("made", [*tables()])
 def test_every_table_is_what_its_arithmetic_gives(made):
     assert made in PAGE.read_text(encoding="utf-8")
 

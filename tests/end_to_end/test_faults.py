@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from tiny import FLAGS, flat, lines, wait_until
 
 import diptych
+from diptych import checkpoint
+from diptych.frozen import random_twin
 from diptych.runs import RunFolder
 
 FAULTY = """
@@ -51,26 +53,38 @@ sys.exit(main(sys.argv[3:]))
 """
 
 
-@pytest.fixture
-def faulty(tmp_path):
+WORDS = ("--epochs", 5)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
     """Start the command line with faults planned, in so many processes."""
-    script = tmp_path / "faulty.py"
+    folder = tmp_path_factory.mktemp("faulty")
+    script = folder / "faulty.py"
     script.write_text(FAULTY)
-    data = flat(tmp_path / "pictures", 12)
+    data = flat(folder / "pictures", 12)
 
     def start(plan, out, *words, processes=1, restarts=0):
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         begin = [sys.executable] if processes == 1 else [*torchrun, "--max-restarts", str(restarts)]
         command = ["pretrain", data, "--out", out, *FLAGS, "--device", "cpu", *words]
         return subprocess.Popen(
-            [*map(str, [*begin, script, json.dumps(plan), tmp_path / "started", *command])],
+            [*map(str, [*begin, script, json.dumps(plan), out.parent / "started", *command])],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    start.data = data
     return start
+
+
+@pytest.fixture(scope="module")
+def whole(faulty, tmp_path_factory):
+    """A run that nothing happened to, in one process and in two."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert ended(faulty({}, folder / "1", *WORDS))[0] == 0
+    assert ended(faulty({}, folder / "2", *WORDS, "--batch-size", 6, processes=2))[0] == 0
+    return folder
 
 
 def ended(process):
@@ -97,10 +111,9 @@ def metrics(run):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_ends_the_step_and_the_run_goes_on_to_the_same_end(faulty, tmp_path, number):
-    assert ended(faulty({}, tmp_path / "whole", "--epochs", 4))[0] == 0
+def test_a_signal_ends_the_step_and_the_run_goes_on_to_the_same_end(faulty, whole, tmp_path, number):
     out = tmp_path / "run"
-    process = faulty({"sleep": 0.05}, out, "--epochs", 4)
+    process = faulty({"sleep": 0.05}, out, *WORDS)
     wait_until(lambda: len(lines(out / "metrics.jsonl")) >= 2, process)
     process.send_signal(number)
     code, said, err = ended(process)
@@ -108,7 +121,7 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_to_the_same_end(faulty, tmp_
     assert f"go on with `diptych pretrain --resume {shlex.quote(str(out))}`" in err
     assert not (out / "backbone.safetensors").exists()
     assert diptych.resume(out, device="cpu").status == "finished"
-    assert same(weights(out), weights(tmp_path / "whole")) and metrics(out) == metrics(tmp_path / "whole")
+    assert same(weights(out), weights(whole / "1")) and metrics(out) == metrics(whole / "1")
 
 
 def test_a_second_signal_ends_it_at_once_and_the_last_checkpoint_loads(faulty, tmp_path):
@@ -121,15 +134,13 @@ def test_a_second_signal_ends_it_at_once_and_the_last_checkpoint_loads(faulty, t
     since = time.monotonic()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM and time.monotonic() - since < 2.5
-    diptych.checkpoint.load(out / "checkpoints" / "last")
+    checkpoint.load(out / "checkpoints" / "last")
 
 
 @pytest.mark.parametrize("to", ["one of them", "torchrun"])
-def test_a_signal_stops_two_processes_together_and_they_go_on_to_the_same_end(faulty, tmp_path, to):
-    words = ("--epochs", 6, "--batch-size", 6)
-    assert ended(faulty({}, tmp_path / "whole", *words, processes=2))[0] == 0
+def test_a_signal_stops_two_processes_together_and_they_go_on_to_the_same_end(faulty, whole, tmp_path, to):
     out = tmp_path / "run"
-    process = faulty({"sleep": 0.3}, out, *words, processes=2)
+    process = faulty({"sleep": 0.3}, out, *WORDS, "--batch-size", 6, processes=2)
     wait_until(lambda: len(lines(out / "metrics.jsonl")) >= 2, process)
     one = int((tmp_path / "started.1.pid").read_text()) if to == "one of them" else process.pid
     os.kill(one, signal.SIGTERM)
@@ -137,26 +148,24 @@ def test_a_signal_stops_two_processes_together_and_they_go_on_to_the_same_end(fa
     assert process.returncode != 0 and f"go on with `diptych pretrain --resume {shlex.quote(str(out))}`" in err
     if to == "one of them":
         assert err.count("exitcode  : 143") == 2, err  # torchrun lists both processes with how they ended
-    stopped = diptych.checkpoint.load(out / "checkpoints" / "last").progress.step
-    assert 2 <= stopped < 12 and len(lines(out / "metrics.jsonl")) == stopped
+    stopped = checkpoint.load(out / "checkpoints" / "last").progress.step
+    assert 2 <= stopped < 10 and len(lines(out / "metrics.jsonl")) == stopped
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "diptych"]
     done = subprocess.run(
         [*torchrun, "pretrain", "--resume", str(out), "--device", "cpu"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert same(weights(out), weights(tmp_path / "whole")) and metrics(out) == metrics(tmp_path / "whole")
+    assert same(weights(out), weights(whole / "2")) and metrics(out) == metrics(whole / "2")
 
 
-@pytest.mark.parametrize("checkpoint", [0.0, 60.0])
-def test_torchrun_starts_a_killed_run_again_and_its_end_is_the_same(faulty, tmp_path, checkpoint):
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_torchrun_starts_a_killed_run_again_and_its_end_is_the_same(faulty, whole, tmp_path, every):
     """With a checkpoint to go on from, and, killed before the first one, from the beginning."""
-    words = ("--epochs", 4, "--batch-size", 6)
-    assert ended(faulty({}, tmp_path / "whole", *words, processes=2))[0] == 0
-    plan, out = {"kill": 5, "checkpoint": checkpoint}, tmp_path / "run"
-    code, said, err = ended(faulty(plan, out, *words, processes=2, restarts=1))
-    assert code == 0, err
-    assert ("Going on with" in err) is (checkpoint == 0.0)
-    assert same(weights(out), weights(tmp_path / "whole")) and metrics(out) == metrics(tmp_path / "whole")
+    plan, out = {"kill": 5, "checkpoint": every}, tmp_path / "run"
+    _, err = (process := faulty(plan, out, *WORDS, "--batch-size", 6, processes=2, restarts=1)).communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert ("Going on with" in err) is (every == 0.0)
+    assert same(weights(out), weights(whole / "2")) and metrics(out) == metrics(whole / "2")
 
 
 # Values that are not finite
@@ -168,7 +177,7 @@ def test_what_is_not_finite_on_one_process_moves_no_weights_anywhere(faulty, tmp
     process = faulty(plan, out, "--epochs", 4, "--batch-size", 6, processes=2)
     _, err = process.communicate(timeout=300)
     assert process.returncode != 0 and err.count("exitcode  : 2") == 2, err
-    kept = diptych.checkpoint.load(out / "checkpoints" / "last")
+    kept = checkpoint.load(out / "checkpoints" / "last")
     assert kept.progress.step == 3 and all(tensor.isfinite().all() for tensor in kept.weights.values())
     found = lines(out / "faults.jsonl")
     assert sorted(fault["process"] for fault in found) == [0, 1] and {fault["step"] for fault in found} == {3}
@@ -194,7 +203,7 @@ def test_a_step_left_out_leaves_weights_and_statistics_as_they_were(faulty, tmp_
     out = tmp_path / "run"
     code, _, err = ended(faulty({"spoil": [0, 1, 2]}, out, "--epochs", 1, "--on-nonfinite", "skip"))
     assert code == 0, err
-    begun = diptych.frozen.random_twin(out, "cpu").module.state_dict()
-    kept = diptych.checkpoint.load(out / "checkpoints" / "last").weights
+    begun = random_twin(out, "cpu").module.state_dict()
+    kept = checkpoint.load(out / "checkpoints" / "last").weights
     ours = {key.removeprefix("backbone."): value for key, value in kept.items() if key.startswith("backbone.")}
     assert same(ours, begun) and RunFolder(out).read_card()["result"]["steps"] == 3

@@ -83,6 +83,16 @@ def test_what_a_run_is_and_how_far(tmp_path):
     json.dumps(state.to_dict(), allow_nan=False)
 
 
+@pytest.mark.parametrize("file", ["metrics.jsonl", "run.json"])
+def test_how_long_a_run_has_been_silent(tmp_path, file):
+    run = make_run(tmp_path / "run")
+    if file == "run.json":
+        (run / "metrics.jsonl").unlink()
+    then = time.time() - 500
+    os.utime(run / file, (then, then))
+    assert 500 <= look([run])[0].silent_seconds < 560
+
+
 def test_what_files_say_cannot_steer_the_terminal(tmp_path):
     hostile = card()
     hostile["data"] |= {"name": "\x1b[31mred"}

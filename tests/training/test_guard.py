@@ -26,6 +26,7 @@ from diptych.training.guard import (
     Look,
     Remedy,
     Verdict,
+    comparable,
     judge,
     remedies,
 )
@@ -218,6 +219,13 @@ def test_the_gravest_state_is_said():
 def test_a_state_near_a_collapse_is_healthy_and_none_to_go_back_to(changes):
     verdict = judge(after(WINDOW, **changes), CONFIG)
     assert verdict.state == "healthy" and not verdict.safe
+
+
+def test_only_records_of_this_method_and_version_are_judged_together():
+    old = [{"step": 0, "loss": 1.0}]
+    records = [*old, *({"step": step, "health": "healthy"} for step in range(1, 9))]
+    for begun, first in ((0, 1), (4, 4)):
+        assert [made["step"] for made in comparable(records, begun)] == list(range(first, 9))
 
 
 # Advice and remedies

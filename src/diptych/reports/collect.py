@@ -1,5 +1,6 @@
 """Read everything that a report shows from the run folder, and nothing from anywhere else."""
 
+import contextlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,12 @@ from typing import Any
 
 from PIL import Image
 
-from diptych.errors import RunFolderError
+from diptych.checkpoint import Progress
+from diptych.errors import ConfigError, RunFolderError
 from diptych.runs import RunFolder, read_versioned
+from diptych.training.card import saved_config
+from diptych.training.guard import Verdict, comparable, judge
+from diptych.training.recover import since_recovery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,8 @@ class Facts:
     """``run.json``."""
     records: list[dict[str, Any]]
     """``metrics.jsonl``, oldest first; empty before the first one."""
+    health: Verdict | None
+    """What the guard finds by the last record; None where it was not asked."""
     evaluations: list[Evaluation]
     """Newest first; empty before the first one."""
     views: bytes | None
@@ -48,14 +55,25 @@ def collect(run: str | Path) -> Facts:
     """
     folder = RunFolder.open(run)
     evaluations = [_evaluation(path) for path in sorted(folder.evaluation.glob("*.json"))]
+    records = folder.read_lines(folder.metrics)
     return Facts(
         run=str(run),
         card=folder.read_card(),
-        records=folder.read_lines(folder.metrics),
+        records=records,
+        health=_health(folder, records),
         evaluations=sorted(evaluations, key=lambda evaluation: evaluation.result["created"], reverse=True),
         views=_png(folder.views),
         quarantine=folder.read_lines(folder.quarantine),
     )
+
+
+def _health(folder: RunFolder, records: list[dict[str, Any]]) -> Verdict | None:
+    _, begun = since_recovery(folder, Progress(step=0))
+    judged = comparable(records, begun)
+    with contextlib.suppress(ConfigError):  # settings of another version: its curves are shown all the same
+        processes = folder.read_card()["hardware"]["processes"]
+        return judge(judged, saved_config(folder), processes=processes) if judged else None
+    return None
 
 
 def _evaluation(path: Path) -> Evaluation:

@@ -25,19 +25,35 @@ CURVES = (
         references=((1.0, "1: well spread"), (0.0, "0: collapsed")),
     ),
     Curve(key="effective_rank", title="Effective rank", note="dimensions that the embeddings fill", low=0.0),
+    Curve(key="neighbour_stability", title="Neighbour stability", note="between epochs", low=0.0, high=1.0),
+    Curve(key="knn_top1", title="kNN accuracy", note="on the pictures with labels", low=0.0),
+    Curve(key="linear_top1", title="Linear probe", note="accuracy on the pictures with labels", low=0.0),
+)
+MORE = (
+    Curve(
+        key="alignment",
+        title="Alignment",
+        note="squared distance of two views of a picture",
+        low=0.0,
+        references=((0.0, "0: aligned"),),
+    ),
+    Curve(
+        key="uniformity",
+        title="Uniformity",
+        note="evenness on the sphere",
+        low=-4.0,
+        high=0.0,
+        references=((-4.0, "−4: even"), (0.0, "0: collapsed")),
+    ),
+    Curve(key="gradient_norm", title="Gradient", note="length, all weights together", low=0.0),
+    Curve(key="weight_norm", title="Weights", note="length, all together"),
+    Curve(key="dead_dimensions", title="Dead dimensions", note="share that hardly varies", low=0.0, high=1.0),
 )
 
 
 def training_section(report: Facts) -> str:
-    """Return the four curves."""
-    charts = []
-    for curve in CURVES:
-        points = [(r["epoch"], r[curve.key]) for r in report.records if "epoch" in r and r.get(curve.key) is not None]
-        if points:
-            charts.append(
-                f"<figure><figcaption><b>{text(curve.title)}</b> {text(curve.note)}</figcaption>"
-                f"{line_chart(curve, points)}</figure>"
-            )
+    """Return what the guard found, and the curves."""
+    charts, more = ([_figure(curve, report) for curve in curves] for curves in (CURVES, MORE))
     lede = (
         "A low loss alone proves nothing: where every picture gets the same embedding, the loss is at its best and the "
         "spread and the rank fall. Hover over a curve to read it."
@@ -45,13 +61,46 @@ def training_section(report: Facts) -> str:
     nothing = "No step has been recorded yet."
     if get(report.card, "config", "method", "name") == "patches":
         nothing = "Nothing was trained: the weights were counted from the pictures, without gradients."
-    body = f'<div class="multiples">{"".join(charts)}</div>' if charts else f"<p>{nothing}</p>"
-    return section("training", "Training", lede if charts else "", body)
+    body = f'<div class="multiples">{"".join(charts)}</div>' if any(charts) else f"<p>{nothing}</p>"
+    if any(more):
+        body += f'<h3>What the guard looks at besides</h3><div class="multiples">{"".join(more)}</div>'
+    return section("training", "Training", lede if any(charts) else "", _health(report) + body)
+
+
+def _figure(curve: Curve, report: Facts) -> str:
+    points = [(r["epoch"], r[curve.key]) for r in report.records if "epoch" in r and r.get(curve.key) is not None]
+    if not points:
+        return ""
+    caption = f"<figcaption><b>{text(curve.title)}</b> {text(curve.note)}</figcaption>"
+    return f"<figure>{caption}{line_chart(curve, points)}</figure>"
+
+
+def _health(report: Facts) -> str:
+    """Tell the state of the run, since when, and what it was before."""
+    if not report.health:
+        return ""
+    judged = [record for record in report.records if "health" in record]
+    spans = [(state, next(group)["epoch"]) for state, group in groupby(judged, key=lambda record: record["health"])]
+    state, since = spans[-1]
+    before = "".join(f", {name} from epoch {number(epoch, 3)}" for name, epoch in spans[1:-1])
+    history = f" Before that: {text(spans[0][0])}{text(before)}." if len(spans) > 1 else ""
+    when = f" since epoch {number(since, 3)}" if len(spans) > 1 else ""
+    if state == "healthy":
+        found = f"<b>✓ Healthy</b>{when}: {text('; '.join(report.health.evidence))}."
+    else:
+        found = f'<b>⚠ {text(state.capitalize())}</b>{when}: <a href="#warnings">what was found, and what to try</a>.'
+    return f'<p class="health {"good" if state == "healthy" else "ill"}">{found}{history}</p>'
+
+
+def _warnings(report: Facts) -> list[str]:
+    if report.health and report.health.state != "healthy":
+        return [report.health.told]
+    return get(report.card, "result", "warnings") or []
 
 
 def warnings_section(report: Facts) -> str:
     """Return what the run warned of, its numbered advice as a list."""
-    warnings = get(report.card, "result", "warnings") or []
+    warnings = _warnings(report)
     body = "".join(f'<div class="warning" role="note">{_warning(str(warning))}</div>' for warning in warnings)
     return section("warnings", "Warning" if len(warnings) == 1 else "Warnings", "", body)
 
@@ -207,12 +256,13 @@ def status_line(report: Facts) -> str:
         planned = get(card, "config", "train", "epochs")
         parts.append(f"<b>not finished</b>{at}{f' of {planned}' if at and planned else ''}")
     else:
-        ended = {"finished": "trained for", "stopped early": "stopped early after"}.get(
-            result["status"], "interrupted after"
-        )
+        ended = {
+            "finished": "trained for",
+            "stopped early": "stopped early after",
+            "collapsed": "stopped by the guard after",
+        }.get(result["status"], "interrupted after")
         epochs = number(result["epochs"], 3)
         parts.append(f"{ended} {epochs} epoch{'' if epochs == '1' else 's'} in {text(duration(result['seconds']))}")
-    warnings = get(result, "warnings") or []
-    if warnings:
+    if warnings := _warnings(report):
         parts.append(f'<a href="#warnings">⚠ {len(warnings)} warning{"s" if len(warnings) > 1 else ""}</a>')
     return " · ".join(parts)

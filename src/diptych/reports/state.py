@@ -39,7 +39,7 @@ class State:
     seconds: float | None = None
     """Of training so far."""
     silent_seconds: float | None = None
-    """Since the last record."""
+    """Since the last record, or since the run was begun."""
     health: str | None = None
     """What the guard found last."""
     recoveries: int = 0

@@ -178,9 +178,10 @@ class Watched:
         pace = (recent[-1]["seconds"] - recent[0]["seconds"]) / (recent[-1]["epoch"] - recent[0]["epoch"])
         return float(pace * (epochs - recent[-1]["epoch"]))
 
-    def _silent_seconds(self) -> float | None:
-        """Seconds since the last record was written."""
-        return max(0.0, time.time() - self.run.metrics.stat().st_mtime) if self.run.metrics.exists() else None
+    def _silent_seconds(self) -> float:
+        """Seconds since the last record was written, or since the run was begun."""
+        written = self.run.metrics if self.run.metrics.exists() else self.run.config
+        return max(0.0, time.time() - written.stat().st_mtime)
 
     def _series(self) -> dict[str, list[float]]:
         series: dict[str, list[float]] = {}

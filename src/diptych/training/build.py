@@ -119,6 +119,12 @@ def refuse_portions(config: RunConfig, world: World) -> None:
         )
 
 
+def refuse_queue(config: RunConfig, pictures: int) -> None:
+    """Refuse a queue that would hold every picture, the one that is compared included."""
+    if getattr(config.method, "queue_size", 0) >= pictures:
+        raise ConfigError(f"--queue-size must be below the number of pictures, {pictures}: choose a smaller one")
+
+
 def try_views(backbone: nn.Module, config: RunConfig) -> None:
     """Refuse views that the backbone cannot take, before anything is read."""
     _try_view(backbone, config, config.image_size, "--image-size")

@@ -107,7 +107,7 @@ def judge(records: Records, config: RunConfig, *, processes: int = 1) -> Verdict
     """Judge a run by its records so far.
 
     Args:
-        records: the metric records, oldest first; those of one method.
+        records: the metric records, oldest first, that are ``comparable``.
         config: the run's configuration, whose values the advice names.
         processes: that share a batch: embeddings are those of one of them.
 
@@ -127,6 +127,16 @@ def judge(records: Records, config: RunConfig, *, processes: int = 1) -> Verdict
         f"{look.start('effective_rank'):.1f})",
     )
     return Verdict(state="healthy", evidence=spread, epoch=look.epoch, clear=look.clear)
+
+
+def comparable(records: Records, begun: int) -> list[Mapping[str, Any]]:
+    """Leave out what cannot be judged with the last records: another method's, and those of a version that knew less.
+
+    Args:
+        records: all of a run, oldest first.
+        begun: step at which its present method began.
+    """
+    return [record for record in records if record["step"] >= begun and "health" in record]
 
 
 class Look:

@@ -26,7 +26,7 @@ from diptych.methods.patches import PatchesConfig, fit
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
 from diptych.seeding import WEIGHTS, generator
-from diptych.training.build import build_method, build_parts, refuse_portions, try_views
+from diptych.training.build import build_method, build_parts, refuse_portions, refuse_queue, try_views
 from diptych.training.config import RunConfig
 from diptych.training.fit import build_network
 from diptych.training.loop import Parts
@@ -52,7 +52,7 @@ Found = dict[str, Any]
 
 
 def dry_run(order: Order, out: str | None = None, *, device: str = "auto", terminal: Terminal | None = None) -> Found:
-    """Find out what a run of ``order`` will need.
+    """Find out what a run of ``order`` will need; what labels of ``--probe`` cost is left out.
 
     Args:
         order: the configuration and where it came from.
@@ -81,6 +81,7 @@ def dry_run(order: Order, out: str | None = None, *, device: str = "auto", termi
             refuse_portions(config, world)
             del method
         pictures = open_pictures(config, world, quiet, unread=True)
+        refuse_queue(config, pictures.count)
         config = pictures.measured(config, world, quiet)
         say(f"{pictures.note}; reading a few batches")
         batches, seconds = _read(pictures)

@@ -89,7 +89,7 @@ def _told_costs(found: Found) -> list[str]:
             f"{_hours(spent['most_seconds'])} by the fastest and the slowest of these steps; a shared machine may "
             "take longer)",
         ]
-    kept = f"{disk['checkpoints']} checkpoints of {_gib(disk['checkpoint'])}, " if disk["checkpoints"] else ""
+    kept = f"at most {disk['checkpoints']} checkpoints of {_gib(disk['checkpoint'])}, " if disk["checkpoints"] else ""
     lines.append(
         f"Disk         {_gib(disk['run'])} GiB for the run ({kept}metrics {_gib(disk['metrics'])}), of "
         f"{_gib(disk['run_free'])} that are free"

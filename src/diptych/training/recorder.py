@@ -21,7 +21,7 @@ from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
 from diptych.trackers.follow import Trackers
 from diptych.training.config import RunConfig
-from diptych.training.guard import State, Verdict, judge
+from diptych.training.guard import State, Verdict, comparable, judge
 from diptych.types import Batch, StepOutput
 
 RECORDS = 2000
@@ -62,7 +62,7 @@ class Recorder:
         self.terminal, self.bar, self.trackers = terminal, bar, trackers
         self.every = -(-steps // RECORDS)
         self.records = run.read_lines(run.metrics)
-        self._begun = sum(record["step"] < begun for record in self.records)
+        self._judged = comparable(self.records, begun)
         self.verdict = self._judge()
         self._said: set[State] = {"healthy", self.verdict.state}
         self.images = 0
@@ -138,6 +138,7 @@ class Recorder:
         )
         self._since, self._images_then, self._waited_then = now, self.images, self.waited
         self.records.append(record)
+        self._judged.append(record)
         self.verdict = self._judge()
         record["health"] = self.verdict.state
         self.run.append(self.run.metrics, record)
@@ -148,7 +149,7 @@ class Recorder:
         self._tell()
 
     def _judge(self) -> Verdict:
-        return judge(self.records[self._begun :], self.config, processes=self.world.size)
+        return judge(self._judged, self.config, processes=self.world.size)
 
     def _tell(self) -> None:
         """Say each state once, when the run first comes to it."""

@@ -11,14 +11,22 @@ from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
 from diptych.config import diff, to_dict
 from diptych.distributed import StopFlag, World, barrier, joined, pick_device, restarted
-from diptych.errors import ConfigError, RunFolderError, UserError
+from diptych.errors import RunFolderError, UserError
 from diptych.frozen import save_backbone
 from diptych.methods import Method, PatchesConfig
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, write_json
 from diptych.seeding import VIEWS, generator
 from diptych.trackers.follow import Trackers
-from diptych.training.build import backbone_of, build_method, build_parts, refuse_portions, restore, try_views
+from diptych.training.build import (
+    backbone_of,
+    build_method,
+    build_parts,
+    refuse_portions,
+    refuse_queue,
+    restore,
+    try_views,
+)
 from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
 from diptych.training.fit import build_network, fit_run
@@ -94,10 +102,7 @@ def pretrain(
         pictures = open_pictures(order.config, world, terminal)
         begin(watch, pictures)
         order = replace(order, config=pictures.measured(order.config, world, terminal))
-        if getattr(order.config.method, "queue_size", 0) >= pictures.count:
-            raise ConfigError(
-                f"--queue-size must be below the number of pictures, {pictures.count}: choose a smaller one"
-            )
+        refuse_queue(order.config, pictures.count)
         for choice in normalised_anew(start, order.config) if start else ():
             _say_choice(choice, terminal)
             order = replace(order, choices=[*order.choices, choice])
