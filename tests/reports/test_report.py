@@ -427,3 +427,72 @@ def test_intervals_lie_on_one_axis():
         assert float(dot) == pytest.approx((float(low) + float(high)) / 2, abs=0.1)
     assert float(spans[0][0]) > float(spans[1][1])
     assert svg.count('class="shade"') == 2 and "80.0\u00a0% (70.0 to 90.0)" in svg
+
+
+# What the guard found
+
+
+def judged(count, collapsed_from=None, **changes):
+    """Records as a run leaves them, in dimensional collapse from some record on."""
+    rows = []
+    for i in range(count):
+        ill = collapsed_from is not None and i >= collapsed_from
+        wobble = 1 + 0.01 * (-1) ** i
+        rows.append(
+            {
+                **{"step": i, "epoch": (i + 1) / 10, "loss": -0.5, "lr": 0.03, "embedding_std": 0.9 * wobble},
+                **{"effective_rank": 2.0 if ill else 60.0 - i, "alignment": 0.5, "uniformity": -2.0},
+                **{"dead_dimensions": 0.0, "gradient_norm": 0.2, "weight_norm": 70.0, "seconds": float(i)},
+                **{"health": "dimensional collapse" if ill else "healthy"},
+            }
+            | changes
+        )
+    return rows
+
+
+def judged_report(make, run_card, rows, tmp_path):
+    make(run_card)
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def run_of_one_process(**changes):
+    made = card(**changes)
+    return made | {"hardware": made["hardware"] | {"processes": 1}}
+
+
+def test_a_healthy_run_says_so_with_its_evidence_and_all_curves(make, tmp_path):
+    html, page = judged_report(make, run_of_one_process(), judged(30), tmp_path)
+    assert_loads_nothing(html, page)
+    assert "✓ Healthy: std × √d 0.90 (1 is well spread, 0 is collapse); the embeddings fill 35.5 of 127" in page.words
+    assert html.count('class="curve"') == 9 and "What the guard looks at besides" in page.words
+    assert 'id="warnings"' not in html
+
+
+@pytest.mark.parametrize("result", [None, card()["result"] | {"status": "collapsed", "warnings": ["told before"]}])
+def test_a_collapsed_run_says_since_when_and_what_to_try(make, tmp_path, result):
+    """One that still runs too: the guard is asked anew."""
+    html, page = judged_report(make, run_of_one_process(result=result), judged(30, collapsed_from=15), tmp_path)
+    assert (
+        "⚠ Dimensional collapse since epoch 1.6: what was found, and what to try. Before that: healthy." in page.words
+    )
+    assert 'href="#warnings"' in html and "⚠ 1 warning" in page.words and "told before" not in page.words
+    assert "the embeddings fill 2.0 of the 127 dimensions" in page.words
+    assert html.count("<li>a lower learning rate: --lr 0.0125") == 1
+    assert ("stopped by the guard after 3 epochs" in page.words) == (result is not None)
+
+
+def test_settings_of_another_version_leave_the_curves(make, tmp_path):
+    other = run_of_one_process()
+    other["config"]["no_such_setting"] = 1
+    html, page = judged_report(make, other, judged(30), tmp_path)
+    assert html.count('class="curve"') == 9 and "Healthy" not in page.words
+
+
+def test_numbers_that_are_there_at_the_end_of_an_epoch_alone_have_their_curve(make, tmp_path):
+    rows = judged(30)
+    for row in rows[9::10]:
+        row |= {"neighbour_stability": 0.5, "knn_top1": 0.4}
+    html, page = judged_report(make, run_of_one_process(), rows, tmp_path)
+    assert html.count('class="curve"') == 11 and "Neighbour stability" in page.words and "kNN accuracy" in page.words

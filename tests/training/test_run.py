@@ -26,8 +26,8 @@ from diptych.errors import DataError, RunFolderError
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
 from diptych.training import loop, recorder
-from diptych.training.guard import WINDOW
 from diptych.training.config import RunConfig
+from diptych.training.guard import WINDOW
 from diptych.training.order import Choice, Order
 from diptych.training.run import pretrain, resume
 

@@ -155,7 +155,7 @@ def test_activations_computed_anew_change_nothing_but_memory(name):
     torch.manual_seed(0)
     plain = build_backbone(name, image_size=size).module.train()
     anew = copy.deepcopy(plain)
-    checkpoint_activations(anew, (2, 3, size, size), CPU)
+    checkpoint_activations(anew)
     assert all(
         torch.equal(one, two) for one, two in zip(plain.state_dict().values(), anew.state_dict().values(), strict=True)
     )
@@ -178,4 +178,4 @@ def test_activations_computed_anew_change_nothing_but_memory(name):
 
 def test_a_network_that_cannot_is_refused():
     with pytest.raises(ConfigError, match="leave out --checkpoint-activations, or choose another --backbone"):
-        checkpoint_activations(plain(), (2, 3, 16, 16), CPU)
+        checkpoint_activations(plain())

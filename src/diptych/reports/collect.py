@@ -69,10 +69,10 @@ def collect(run: str | Path) -> Facts:
 
 def _health(folder: RunFolder, records: list[dict[str, Any]]) -> Verdict | None:
     _, begun = since_recovery(folder, Progress(step=0))
-    judged = comparable(records, begun)
+    if not (judged := comparable(records, begun)):
+        return None
     with contextlib.suppress(ConfigError):  # settings of another version: its curves are shown all the same
-        processes = folder.read_card()["hardware"]["processes"]
-        return judge(judged, saved_config(folder), processes=processes) if judged else None
+        return judge(judged, saved_config(folder), processes=folder.read_card()["hardware"]["processes"])
     return None
 
 

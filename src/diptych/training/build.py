@@ -59,7 +59,7 @@ def build_parts(
     method.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
     if train.checkpoint_activations:
-        checkpoint_activations(method.backbone, (2, config.channels, config.image_size, config.image_size), device)
+        checkpoint_activations(method.backbone)
     if train.compile:
         method.backbone.compile()
     scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")

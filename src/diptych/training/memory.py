@@ -80,8 +80,7 @@ class Trial:
         self.method, _, _ = build_method(config)
         self.method.to(device).to(memory_format=torch.channels_last)
         if config.train.checkpoint_activations:
-            shape = (LEAST, config.channels, config.image_size, config.image_size)
-            checkpoint_activations(self.method.backbone, shape, device)
+            checkpoint_activations(self.method.backbone)
         self.optimizer = build_optimizer(self.method.parameter_groups(), config.optim)
         self.method.train()
         channels = config.channels
