@@ -16,7 +16,7 @@ How a run is made to fail:
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,19 @@ def found(case: Case, folder: Path) -> Found:
         last=records[-1]["health"],
         numbers={
             "change of the weights": max(look.throw for look in looks),
-            "std × √d": min(look.now("embedding_std") for look in looks),
-            "effective rank": min(look.now("effective_rank") for look in looks),
-            "moved": min(look.moved for look in looks if look.full_rate >= SETTLED),
+            "std × √d": worst(looks, case, lambda look: look.now("embedding_std")),
+            "effective rank": worst(looks, case, lambda look: look.now("effective_rank")),
+            "moved": (max if case.state == "not learning" else min)(
+                look.moved for look in looks if look.full_rate >= SETTLED
+            ),
             "pictures a batch": config.train.batch_size,
         },
     )
+
+
+def worst(looks: Sequence[Look], case: Case, number: Callable[[Look], float]) -> float:
+    """Return the number that is nearest to a false verdict: the least of a sound run, the last of one that fails."""
+    return min(map(number, looks)) if case.state == "healthy" else number(looks[-1])
 
 
 def confusion(runs: Sequence[Found]) -> Iterator[str]:
@@ -158,7 +165,11 @@ def confusion(runs: Sequence[Found]) -> Iterator[str]:
 
 
 def margins(runs: Sequence[Found]) -> Iterator[str]:
-    """Write the number that decides each state, case by case: from the least to the greatest run."""
+    """Write the numbers that decide, case by case, from the least to the greatest run.
+
+    Of sound runs the value nearest to a threshold at any record, of others what the last record shows; of the change of
+    the weights the greatest, of how far embeddings moved the least (the greatest of runs that shall not move).
+    """
     names = list(runs[0].numbers)
     limits = dict(zip(names, (f"≥ {THROWN}", f"< {LOW_STD}", f"< {LOW_RANK:g}", f"< {MOVED}", f"< {FEW}"), strict=True))
     yield "| runs | " + " | ".join(f"{name} ({limits[name]})" for name in names) + " |"

@@ -7,6 +7,8 @@ import contextlib
 import gc
 import os
 import signal
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,12 +60,38 @@ def joined() -> Iterator[World]:
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     # While one process decodes millions of pictures for all, the others wait; torchrun ends them if it dies.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=_own(store, rank, size), rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), dist.get_world_size(), local, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         gc.collect()  # a wrapped module sits in cycles: gone before its group is, whose threads must not outlive Python
         dist.destroy_process_group()
+
+
+def _own(store: Any, rank: int, size: int) -> Any:
+    """Meet the other processes in a part of the store that is this start's own.
+
+    What torchrun starts again finds the store as those before have left it, with the addresses of processes that are
+    gone. How often they were started is no help: machines may count differently. So the first process names a part of
+    the store, and tells those that are there now: each is known by a word that nobody has used before.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"here/{rank}", own)
+    if rank > 0:
+        store.wait([f"name/{own}"], PATIENCE)
+        name = store.get(f"name/{own}").decode()
+        store.set(f"ready/{name}/{rank}", "")
+        return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
+    waiting = set(range(1, size))
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"here/{other}"]):
+                store.set(f"name/{store.get(f'here/{other}').decode()}", own)
+        waiting = {other for other in waiting if not store.check([f"ready/{own}/{other}"])}
+        time.sleep(0.02)
+    return dist.PrefixStore(own, store)  # type: ignore[attr-defined]
 
 
 def pick_device(name: str, world: World) -> torch.device:

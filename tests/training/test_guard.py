@@ -146,6 +146,9 @@ def test_what_too_large_steps_have_done_stays_with_them(changes, expected):
     thrown = after(WINDOW, **changes, health="diverging")
     quiet = [record(len(thrown) + step, **changes, health=expected) for step in range(2 * WINDOW)]
     assert state([*thrown, *quiet]) == expected
+    recovered = [record(len(thrown) + step, health="healthy") for step in range(2 * WINDOW)]
+    assert state([*thrown, *recovered]) == "healthy"
+    assert state([*thrown, *recovered, *quiet]) == expected
 
 
 def test_the_evidence_of_a_divergence_tells_of_loss_weights_and_damage():

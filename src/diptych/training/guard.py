@@ -28,7 +28,7 @@ WINDOW = 10
 """Records that a verdict is a mean of: one bad batch is none."""
 LOW_STD = 0.25
 """Standard deviation × √d (1 is well spread, 0 is one point) below which a collapse is complete."""
-LOW_RANK = 5.0
+LOW_RANK = 6.0
 """Effective rank below which only a few dimensions are left."""
 THROWN = 0.02
 """Change of the weights' length a step, as a part of it, from which on steps are too large."""
@@ -40,7 +40,7 @@ SETTLED = 40
 """Steps at full learning rate after which they must have."""
 FEW = 8
 """Pictures seen together below which a step knows too little."""
-SAFE = 1.5
+SAFE = 1.3
 """Times that a run must stay clear of every kind of collapse for its state to be one to go back to."""
 
 
@@ -140,7 +140,7 @@ def comparable(records: Records, begun: int) -> list[Mapping[str, Any]]:
 
 
 class Look:
-    """The records as the signs look at them. What was found at the one before the last is in it (``health``).
+    """The records as the signs look at them. What was found at each but the last is in it (``health``).
 
     Args:
         records: of one method, oldest first, ``WINDOW`` or more.
@@ -159,6 +159,10 @@ class Look:
     def start(self, key: str) -> float:
         """Mean over the first records."""
         return _mean([record[key] for record in self.records[:WINDOW]])
+
+    def was(self, state: State) -> bool:
+        """Whether the run was found to be that before."""
+        return any(record.get("health") == state for record in self.records)
 
     @property
     def most_dimensions(self) -> int:
@@ -212,7 +216,7 @@ def _diverging(look: Look) -> tuple[str, ...]:
     damage = _complete(look) or _dimensional(look)
     if look.throw >= THROWN:
         found = [f"each step changes the length of the weights by {look.throw:.1%}, and {THROWN:.0%} is too much"]
-    elif look.records[-2].get("health") == "diverging" and (damage or abs(math.log(look.longer)) > math.log(LONGER)):
+    elif (damage or abs(math.log(look.longer)) > math.log(LONGER)) and look.was("diverging"):
         found = ["steps were too large, and what they did has stayed"]
     else:
         return ()

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diptych.config import to_dict, with_settings
 from diptych.data.stores.store import free_disk
+from diptych.diagnostics import diagnose
 from diptych.distributed import World, greatest, joined, mean_over_ranks, pick_device
 from diptych.errors import ConfigError
 from diptych.frozen import prepared
@@ -185,6 +186,7 @@ def _timed(
             parts.scaler.update()
             parts.method.after_step(0.0)
             float(mean_over_ranks(made.output.loss, world))
+            diagnose(made.output.embeddings, made.output.positives)
             seconds.append(time.perf_counter() - begun)
     return seconds[1:]
 

@@ -81,7 +81,7 @@ def _go_back(run: RunFolder, verdict: Verdict, remedy: Remedy, terminal: Termina
     }
     write_json(run.config, card | {"recoveries": [*done, entry]})
     terminal.say(
-        f"Recovery {len(done) + 1}: the run was {verdict.state} at step {entry['at']}; back to step {back_to}, and on "
+        f"Recovery {len(done) + 1}: {verdict.state} at step {entry['at']}; back to step {back_to}, and on "
         f"with {remedy.change}"
     )
 
