@@ -95,14 +95,14 @@ def test_what_no_link_points_to_is_written_over(tmp_path):
     assert checkpoint.load(tmp_path / "last").progress.step == 2
 
 
-def test_going_back_gives_up_what_came_after_and_takes_links_along(tmp_path):
+def test_going_back_gives_up_what_came_after_and_links_to_it(tmp_path):
     save(tmp_path, 1, "best", "healthy")
     save(tmp_path, 2, "healthy")
     save(tmp_path, 3)
     save(tmp_path, 4, "best")
     assert checkpoint.go_back(tmp_path, "healthy") == 2
-    assert names(tmp_path) == ["best", "healthy", "last", "step-000002"]
-    assert {checkpoint.load(tmp_path / link).progress.step for link in ("best", "healthy", "last")} == {2}
+    assert names(tmp_path) == ["healthy", "last", "step-000002"]
+    assert {checkpoint.load(tmp_path / link).progress.step for link in ("healthy", "last")} == {2}
 
 
 def test_going_back_leaves_links_to_what_came_before(tmp_path):

@@ -179,7 +179,7 @@ def _point(link: Path, target: str) -> None:
 def go_back(folder: Path, link: str) -> int:
     """Let ``last`` point where another link does, and give up all that was written after it.
 
-    Links to what is given up come along.
+    Links to what is given up go with it.
 
     Returns:
         The step that the run stands at now.
@@ -191,9 +191,10 @@ def go_back(folder: Path, link: str) -> int:
     target = links[link]
     later = [path.name for path in _complete(folder) if _order(path.name) > _order(target)]
     with writing_errors(folder / "last"):
-        for other in sorted(links, key=lambda other: other == "last"):
-            if links[other] in later:
-                _point(folder / other, target)
+        for other in links:
+            if links[other] in later and other != "last":
+                (folder / other).unlink()
+        _point(folder / "last", target)
         for name in later:
             _discard(folder / name)
     return _order(target)[0]

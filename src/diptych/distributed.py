@@ -20,8 +20,10 @@ import torch.distributed as dist
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from diptych.errors import ConfigError
+from diptych.errors import ConfigError, UserError
 
+ECHO = 1.0
+"""Seconds in which a second signal is the first one again, as a launcher hands on what the scheduler sent to all."""
 PATIENCE = timedelta(days=2)
 """How long a process waits for another."""
 
@@ -78,14 +80,16 @@ def _own(store: Any, rank: int, size: int) -> Any:
     the store, and tells those that are there now: each is known by a word that nobody has used before.
     """
     own = uuid.uuid4().hex
-    store.set(f"here/{rank}", own)
     if rank > 0:
+        store.set(f"here/{rank}", own)
         store.wait([f"name/{own}"], PATIENCE)
         name = store.get(f"name/{own}").decode()
         store.set(f"ready/{name}/{rank}", "")
         return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
-    waiting = set(range(1, size))
+    waiting, until = set(range(1, size)), time.monotonic() + PATIENCE.total_seconds()
     while waiting:
+        if time.monotonic() > until:
+            raise UserError(f"process {min(waiting)} of {size} did not come: see why it did not start, and start again")
         for other in sorted(waiting):
             if store.check([f"here/{other}"]):
                 store.set(f"name/{store.get(f'here/{other}').decode()}", own)
@@ -210,6 +214,7 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.asked = False
+        self._since = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopFlag":
@@ -220,15 +225,14 @@ class StopFlag:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler or signal.SIG_DFL)  # type: ignore[arg-type]  # None: not set from Python
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            # What the signal does by itself, now; SIGUSR1 only warns, and may come twice.
-            if number != signal.SIGUSR1:
-                signal.signal(number, signal.SIG_DFL)
-                signal.raise_signal(number)
-        self.asked = True
+        if not self.asked:
+            self.asked, self._since = True, time.monotonic()
+        elif number != signal.SIGUSR1 and time.monotonic() - self._since > ECHO:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 def restarted() -> bool:

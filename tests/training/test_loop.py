@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +21,7 @@ from diptych.progress import Bar, Terminal
 from diptych.runs import RunFolder
 from diptych.training import loop
 from diptych.training.build import build_parts
-from diptych.training.loop import counted, ended, judged, train
+from diptych.training.loop import counted, ended, judged, monitored, train
 from diptych.training.order import Order
 from diptych.training.recorder import Recorder
 from diptych.training.run import pretrain
@@ -221,3 +222,18 @@ def test_a_checkpoint_is_written_at_the_end_and_when_the_last_one_is_old(tmp_pat
     parts = make_parts(tmp_path / "run", Idle(), config("x", epochs=2))
     train(parts, Progress(step=0), StopFlag())
     assert sorted(path.name for path in parts.run.checkpoints.glob("step-*")) == [f"step-{n:06}" for n in written]
+
+
+def test_an_epoch_is_judged_by_its_own_records_and_by_what_was_measured_in_it(tmp_path):
+    parts = make_parts(tmp_path / "run", Idle(), config("x", epochs=2, best_by="effective_rank"))
+    for step, rank in ((0, 1.0), (2, 3.0), (4, 10.0), (6, 20.0)):
+        parts.recorder.records.append({"step": step, "effective_rank": rank})
+    assert monitored(parts, Progress(step=4), {}) == 2.0 and monitored(parts, Progress(step=8), {}) == 15.0
+    assert monitored(parts, Progress(step=12), {}) is None
+    by_loss = replace(parts, config=config("x", epochs=2, best_by="loss"))
+    assert monitored(by_loss, Progress(step=4, epoch_loss=6.0, epoch_steps=3), {}) == -2.0
+    assert monitored(by_loss, Progress(step=4, skipped=4), {}) is None  # every step was left out
+    by_probe = replace(parts, config=config("x", epochs=2, best_by="knn_top1", probe="x"))
+    assert monitored(by_probe, Progress(step=4), {}) is None
+    assert monitored(by_probe, Progress(step=4), {"knn_top1": 0.5}) == 0.5
+    assert monitored(by_probe, Progress(step=4), {"knn_top1": math.nan}) is None

@@ -113,3 +113,22 @@ def test_another_method_goes_on_with_the_backbone_alone(pictures, tmp_path):
     assert 0 < moved < 0.1 * size
     assert tiny.lines(run.metrics)[-1]["step"] == 7
     assert not torch.equal(left["stem.0.weight"], before["stem.0.weight"])
+
+
+def test_a_change_that_the_rest_of_the_configuration_forbids_is_not_made(pictures, tmp_path):
+    """VICReg cannot compute a batch in portions: a run in portions is never given it, and stays readable."""
+    order = asked(pictures, on_collapse="recover", recoveries=9, accumulate=2, lr=1e6)
+    result = pretrain(order, tmp_path / "run", device="cpu")
+    done = RunFolder(tmp_path / "run").read_card()["recoveries"]
+    assert done and not any("method" in recovery["settings"] for recovery in done)
+    assert result.status in ("finished", "collapsed") and saved_config(RunFolder(tmp_path / "run"))
+
+
+def test_a_stopped_run_may_go_on_if_it_is_only_to_be_warned_about(pictures, tmp_path):
+    order = asked(pictures, on_collapse="stop")
+    stopped = pretrain(order, tmp_path / "run", device="cpu")
+    again = resume(tmp_path / "run", device="cpu")
+    assert (again.status, again.steps) == ("collapsed", stopped.steps)
+    warned = replace(order.config, care=replace(order.config.care, on_collapse="warn"))
+    assert resume(tmp_path / "run", config=warned, device="cpu").status == "finished"
+    assert saved_config(RunFolder(tmp_path / "run")).care.on_collapse == "warn"

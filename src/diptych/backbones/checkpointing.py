@@ -6,7 +6,7 @@ Batch norms that are computed again would move their running statistics twice; h
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from diptych.errors import ConfigError
@@ -40,6 +40,7 @@ class _Rest:
 
     def __init__(self) -> None:
         self._usual: float | None = None
+        self._seen: Tensor | None = None
         self._resting = False
 
     def begin(self, norm: nn.Module, _: Any) -> None:
@@ -47,8 +48,11 @@ class _Rest:
         if self._resting:
             assert isinstance(norm, _NormBase)
             self._usual, norm.momentum = norm.momentum, 0.0
+            self._seen = None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
 
     def end(self, norm: nn.Module, _: Any, __: Any) -> None:
         if self._resting:
             assert isinstance(norm, _NormBase)
             norm.momentum = self._usual
+            if self._seen is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(self._seen)

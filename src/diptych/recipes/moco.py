@@ -16,7 +16,7 @@ PLAN = Plan(
     optim=OptimConfig(lr=0.03, weight_decay=1e-4),
     small={"ema_momentum": 0.99},
     light={"projector_width": 512},
-    short={"optimizer": "adamw", "lr": 0.008, "weight_decay": 0.01, "ema_momentum": 0.95},
+    short={"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01, "ema_momentum": 0.99},
 )
 
 

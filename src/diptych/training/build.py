@@ -58,6 +58,7 @@ def build_parts(
     train = config.train
     method.to(device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method.parameter_groups(), config.optim)
+    model = wrapped(method, world)  # which replaces norms on GPUs: before anything is hooked onto them
     if train.checkpoint_activations:
         checkpoint_activations(method.backbone)
     if train.compile:
@@ -76,7 +77,7 @@ def build_parts(
         method=method,
         optimizer=optimizer,
         scaler=scaler,
-        backward=Backward(train, make_views, method, wrapped(method, world), scaler, device, world),
+        backward=Backward(train, make_views, method, model, scaler, device, world),
         device=device,
         world=world,
         recorder=recorder,
@@ -100,7 +101,7 @@ def restore(parts: Parts, point: Checkpoint) -> None:
 
 def backbone_of(point: Checkpoint, config: RunConfig) -> dict[str, Tensor] | None:
     """Return the backbone's weights of a checkpoint that another method than the run's has written, else None."""
-    if missing := {"method", "optimizer", "scaler", "evaluation"} - point.state.keys():
+    if missing := {"method", "optimizer", "scaler", "evaluation"} - set(point.state):
         raise RunFolderError(
             f"checkpoint {point.path} holds no '{min(missing)}', so no run goes on from it: start with --overwrite"
         )

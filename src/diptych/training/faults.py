@@ -77,7 +77,7 @@ class Faults:
         kept = "; the last checkpoint is kept" if (self.run.checkpoints / "last").exists() else ""
         raise UserError(
             f"{said}: try a lower --lr (now {optim.lr}) or a longer --warmup-epochs (now {optim.warmup_epochs:g}) "
-            f"with a new --out, or --on-nonfinite skip{kept}"
+            f"with a new --out, or leave such steps out with --on-nonfinite skip{kept}"
         )
 
     def _blame(self, suspects: list[str], named: list[str]) -> str:

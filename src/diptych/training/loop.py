@@ -66,6 +66,8 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
     if progress.step == 0 and parts.config.care.on_collapse == "recover":
         saving.save(progress, healthy=True)
     parts.method.train()
+    if agreed(int(recorder.unhealthy), parts.device, world):  # as it was when the run was stopped
+        return progress, "collapsed"
     while (status := ended(progress, steps, config.patience)) is None:
         epoch, first = divmod(progress.step, per_epoch)
         for batch in recorder.timed(parts.loader.epoch(epoch, first)):
@@ -75,25 +77,30 @@ def train(parts: Parts, progress: Progress, stop: StopFlag) -> tuple[Progress, S
             set_rates(parts.optimizer, optim, lr, peak, step / steps)
             norm = float(gradient_norm(parts.optimizer, parts.scaler, config.clip_norm))
             loss = float(mean_over_ranks(made.output.loss, world))
-            # What is not finite on one process makes the mean so on all: none goes on alone. fp16 looks at its own
-            # gradients, and leaves out the steps that its scale was too large for.
-            taken = math.isfinite(loss) and (math.isfinite(norm) or parts.scaler.is_enabled())
+            # What is not finite on one process makes the mean so on all: none goes on alone. fp16 leaves out steps that
+            # its scale was too large for, and lowers it; at a scale of 1 that is no excuse any more.
+            finite, excused = math.isfinite(norm), parts.scaler.is_enabled() and parts.scaler.get_scale() > 1
+            taken = math.isfinite(loss) and (finite or excused)
             if taken:
                 parts.scaler.step(parts.optimizer)
                 parts.scaler.update()
+            if taken and finite:
                 parts.method.after_step((step + 1) / steps)
             else:
                 parts.backward.take_back()
+            if not taken:
+                parts.scaler.update(parts.scaler.get_scale())  # it forgets this gradient and keeps its scale
                 parts.faults.note(step, batch, made, norm, skipped=progress.skipped)
             progress, is_best = counted(progress, loss if taken else None), False
             found = parts.evaluate(epoch + 1) if progress.step % per_epoch == 0 else {}
             if taken:
                 recorder.record(step, loss, lr, made.output, norm, parameters(parts.optimizer), found)
+            else:
+                recorder.keep(found)
             if progress.step % per_epoch == 0:
-                values = {"loss": progress.epoch_loss / max(1, progress.epoch_steps), **found}
-                progress, is_best = judged(progress, monitored(parts, values))
+                progress, is_best = judged(progress, monitored(parts, progress, found))
             news = STOP[agreed(2 if recorder.unhealthy else int(stop.asked), parts.device, world)]
-            status = ended(progress, steps, config.patience) or news
+            status = news if news == "collapsed" else ended(progress, steps, config.patience) or news
             if status or saving.due or is_best:
                 saving.save(progress, best=is_best, healthy=status != "collapsed" and recorder.healthy)
             if status:
@@ -138,17 +145,25 @@ def judged(progress: Progress, value: float | None) -> tuple[Progress, bool]:
     return replace(progress, epochs_without_gain=progress.epochs_without_gain + 1), False
 
 
-def monitored(parts: Parts, values: Mapping[str, float]) -> float | None:
-    """Return what the best epoch is told by, the higher the better, out of what is known at the end of one."""
+def monitored(parts: Parts, progress: Progress, found: Mapping[str, float]) -> float | None:
+    """Return what the best epoch is told by, the higher the better.
+
+    Args:
+        parts: of the run.
+        progress: at the end of an epoch, its losses still counted.
+        found: what the frozen backbone was measured to be worth.
+
+    Returns:
+        None where nothing is watched, or what is watched was not measured in this epoch.
+    """
     watched = parts.config.train.watched
-    if watched is None:
-        return None
-    found = values.get(watched)
-    if found is None:
-        found = parts.recorder.epoch_mean(watched)
-    if found is None or not math.isfinite(found):
-        return None
-    return -found if watched == "loss" else found
+    if watched == "loss":
+        value = -progress.epoch_loss / progress.epoch_steps if progress.epoch_steps else None
+    elif watched in ("embedding_std", "effective_rank"):
+        value = parts.recorder.epoch_mean(watched, progress.step)
+    else:
+        value = found.get(watched) if watched else None
+    return value if value is not None and math.isfinite(value) else None
 
 
 class Saving:

@@ -71,6 +71,7 @@ class Recorder:
         self.started = self._since = time.perf_counter()
         self._images_then, self._waited_then = 0, 0.0
         self._measured: dict[str, float] = {}
+        self._kept: dict[str, float] = {}
 
     def timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on and add up the time spent waiting for them."""
@@ -107,6 +108,7 @@ class Recorder:
         """
         if not self.world.is_main:
             return
+        measured, self._kept = {**self._kept, **measured}, {}
         if measured or (step + 1) % self.every == 0 or step + 1 == self.steps:
             self._measured |= measured
             self._write(step, loss, lr, output, gradient_norm, weights, measured)
@@ -167,15 +169,14 @@ class Recorder:
         """Whether this is a state to go back to."""
         return self.verdict.safe
 
-    def epoch_mean(self, name: str) -> float | None:
-        """Mean of a metric over the records of the epoch that has just ended; the same in every process."""
-        last = [
-            record[name]
-            for record in self.records
-            if record["step"] >= self.records[-1]["step"] + 1 - self.per_epoch and name in record
-        ]
-        found = sum(last) / len(last) if last else math.nan
-        (found,) = from_main((found,), self.world)
+    def keep(self, measured: Mapping[str, float]) -> None:
+        """Let the next record tell what was measured at a step that has none."""
+        self._kept |= measured
+
+    def epoch_mean(self, name: str, end: int) -> float | None:
+        """Mean of a metric over the records of the epoch that ends after ``end`` steps; the same in every process."""
+        last = [record[name] for record in self.records if end - self.per_epoch <= record["step"] < end]
+        (found,) = from_main((sum(last) / len(last) if last else math.nan,), self.world)
         return None if math.isnan(found) else found
 
     def warnings(self) -> list[str]:

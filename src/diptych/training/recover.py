@@ -10,6 +10,7 @@ from diptych import checkpoint
 from diptych.checkpoint import Progress
 from diptych.config import to_dict, with_settings
 from diptych.distributed import World, barrier
+from diptych.errors import ConfigError
 from diptych.methods import METHODS
 from diptych.progress import Terminal
 from diptych.runs import RunFolder, write_json
@@ -60,11 +61,23 @@ def _next(run: RunFolder, config: RunConfig, recorder: Recorder) -> Remedy | Non
         return None
     assert recorder.verdict
     tried = [recovery["change"] for recovery in done]
-    return next((remedy for remedy in remedies(recorder.verdict, config) if remedy.change not in tried), None)
+    left = [remedy for remedy in remedies(recorder.verdict, config) if remedy.change not in tried]
+    return next((remedy for remedy in left if _fits(config, remedy)), None)
+
+
+def _fits(config: RunConfig, remedy: Remedy) -> bool:
+    """Whether the rest of the configuration goes with a change: what is written must be readable ever after."""
+    try:
+        with_recovery(config, dict(remedy.settings))
+    except ConfigError:
+        return False
+    return True
 
 
 def _go_back(run: RunFolder, verdict: Verdict, remedy: Remedy, terminal: Terminal) -> None:
     back_to = checkpoint.go_back(run.checkpoints, "healthy")
+    if "method" in remedy.settings:
+        (run.checkpoints / "best").unlink(missing_ok=True)  # another method's
     card = run.read_card()
     done = card.get("recoveries", [])
     lost = [record for record in run.read_lines(run.metrics) if record["step"] >= back_to]
@@ -94,7 +107,7 @@ def since_recovery(run: RunFolder, progress: Progress) -> tuple[Progress, int]:
         run's present method began.
     """
     done = run.read_card().get("recoveries", [])
-    if done and done[-1]["back_to"] == progress.step:
+    if done and done[-1]["back_to"] == progress.step and not (run.checkpoints / "best").exists():
         progress = replace(progress, best=None, epochs_without_gain=0)
     return progress, max((recovery["back_to"] for recovery in done if "method" in recovery["settings"]), default=0)
 

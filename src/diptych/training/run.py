@@ -10,7 +10,7 @@ from torch import Tensor
 from diptych import checkpoint, figures
 from diptych.checkpoint import Progress
 from diptych.config import diff, to_dict
-from diptych.distributed import StopFlag, World, barrier, joined, pick_device, restarted
+from diptych.distributed import StopFlag, World, agreed, barrier, joined, pick_device, restarted
 from diptych.errors import RunFolderError, UserError
 from diptych.frozen import save_backbone
 from diptych.methods import Method, PatchesConfig
@@ -78,6 +78,8 @@ def pretrain(
     with joined() as world:
         terminal = _voice(terminal, world)
         if restarted() and (begun := _begun(out, order, world)) is not None:
+            if begun and (ended := RunFolder(out).read_card()["result"]) and ended["status"] == "collapsed":
+                raise UserError(f"{out} was stopped because it had collapsed, so it is not begun again")
             if begun:
                 return _resumed(RunFolder(out), None, device, world, terminal, evaluator, trackers)
             overwrite = True
@@ -160,7 +162,7 @@ def _resumed(
 ) -> RunResult:
     card = run.read_card()
     saved = saved_config(run)
-    changed = [] if config is None else [change for change in diff(saved, config) if not _is_storage(change[0])]
+    changed = [] if config is None else [change for change in diff(saved, config) if not _may_change(change[0])]
     if changed:
         listed = ", ".join(f"{name} is {old}, not {new}" for name, old, new in changed)
         raise RunFolderError(
@@ -172,6 +174,7 @@ def _resumed(
             f"would not go on to the same loss curve: resume it with `torchrun --nproc-per-node N` so that N "
             f"processes in all are {begun_with}"
         )
+    saved = replace(saved, care=(config or saved).care)
     where = pick_device(device, world)
     point = checkpoint.load(run.checkpoints / "last")
     known = {record["name"] for record in run.read_lines(run.quarantine) if record["during"] == "pretrain"}
@@ -190,6 +193,7 @@ def _resumed(
     if world.is_main:
         terminal.log_to(run.log)
         run.keep_metrics_before(point.progress.step)
+        write_json(run.config, card | {"config": card["config"] | {"care": to_dict(saved.care)}})
     barrier(world)
     pictures.attach(run, world)
     terminal.say(f"Going on with {run.path} from step {point.progress.step}")
@@ -212,9 +216,9 @@ def _say_choice(choice: Choice, terminal: Terminal) -> None:
     terminal.say(f"chose {choice.what}: {choice.why}")
 
 
-def _is_storage(name: str) -> bool:
-    """Whether a setting only says where pictures are kept: a run may go on with another."""
-    return name.startswith("storage.")
+def _may_change(name: str) -> bool:
+    """Whether a setting changes no step that is taken (where pictures are kept, what is done in case of a fault)."""
+    return name.startswith(("storage.", "care."))
 
 
 def _voice(terminal: Terminal | None, world: World) -> Terminal:
@@ -239,34 +243,38 @@ def _train(
     """
     if trackers and world.is_main:
         trackers.begin(run, to_dict(config), point.progress.step if point else 0, terminal.say)
-    while True:
-        weights = backbone_of(point, config) if point else start.weights if start else None
-        method, features, notes = build_method(config, weights)
-        for note in notes:
-            terminal.say(note)
-        terminal.say(_summary(config, pictures.count, pictures.loader.steps_per_epoch, method, device, world))
-        progress, begun = since_recovery(run, point.progress if point else Progress(step=0))
-        steps = config.train.epochs * pictures.loader.steps_per_epoch
-        with terminal.bar("training", steps, progress.step) as bar, StopFlag() as stop:
-            per_epoch = pictures.loader.steps_per_epoch
-            recorder = Recorder(run, config, steps, per_epoch, world, terminal, bar, trackers, begun)
-            parts = build_parts(run, config, pictures, method, recorder, device, world, terminal.say)
-            if evaluator:
-                parts = observed(parts, evaluator, features)
-            if point:
-                restore(parts, point)
+    with StopFlag() as stop:
+        while True:
+            weights = backbone_of(point, config) if point else start.weights if start else None
+            method, features, notes = build_method(config, weights)
+            for note in notes:
+                terminal.say(note)
+            terminal.say(_summary(config, pictures.count, pictures.loader.steps_per_epoch, method, device, world))
+            progress, begun = since_recovery(run, point.progress if point else Progress(step=0))
+            steps = config.train.epochs * pictures.loader.steps_per_epoch
+            with terminal.bar("training", steps, progress.step) as bar:
+                per_epoch = pictures.loader.steps_per_epoch
+                recorder = Recorder(run, config, steps, per_epoch, world, terminal, bar, trackers, begun)
+                parts = build_parts(run, config, pictures, method, recorder, device, world, terminal.say)
                 if evaluator:
-                    evaluator.restore(point.state["evaluation"])
-            # The host program's own random numbers go on as they would have.
-            with torch.random.fork_rng(devices=[]), memory_errors(run, config, device, world):
-                progress, status = train(parts, progress, stop)
-        barrier(world)  # the first process has written the last checkpoint by then
-        if status != "collapsed" or config.care.on_collapse != "recover":
-            break
-        recovered = recover(run, config, recorder, world, terminal)
-        if not recovered:
-            break
-        config, point = recovered.config, recovered.point
+                    parts = observed(parts, evaluator, features)
+                if point:
+                    restore(parts, point)
+                    if evaluator:
+                        evaluator.restore(point.state["evaluation"])
+                # The host program's own random numbers go on as they would have.
+                with torch.random.fork_rng(devices=[]), memory_errors(run, config, device, world):
+                    progress, status = train(parts, progress, stop)
+            barrier(world)  # the first process has written the last checkpoint by then
+            if status != "collapsed" or config.care.on_collapse != "recover":
+                break
+            if agreed(int(stop.asked), device, world):
+                status = "interrupted"  # what is resumed is found as it is now, and recovers then
+                break
+            recovered = recover(run, config, recorder, world, terminal)
+            if not recovered:
+                break
+            config, point = recovered.config, recovered.point
     return _left_behind(parts, features, point, progress, status, pictures, terminal)
 
 
@@ -311,7 +319,7 @@ def _result(run: RunFolder, recorder: Recorder, progress: Progress, status: Stat
         status=status,
         steps=progress.step,
         epochs=progress.step / per_epoch,
-        loss=sum(last) / max(1, len(last)),
+        loss=sum(last) / len(last) if last else None,
         seconds=recorder.seconds,
         images_per_second=recorder.images_per_second,
         warnings=recorder.warnings(),
