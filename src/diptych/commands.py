@@ -22,7 +22,7 @@ from diptych import api
 from diptych.auditing.summary import as_text as audit_as_text
 from diptych.config import flatten, to_dict
 from diptych.data.decoding.crashes import report_crashes
-from diptych.distributed import is_main
+from diptych.distributed import end_in_peace, is_main
 from diptych.errors import UserError, check, suggest, typed
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
@@ -145,6 +145,8 @@ def pretrain(words: list[str]) -> int:
         f"{result.images_per_second:.0f} pictures/s), {loss}"
     )
     code = ENDED.get(result.status, 0)
+    if result.status == "interrupted":
+        end_in_peace()
     if not is_main():
         return code
     if result.status == "interrupted":

@@ -235,6 +235,12 @@ class StopFlag:
             signal.raise_signal(number)
 
 
+def end_in_peace() -> None:
+    """Let no SIGTERM end this process any more: torchrun sends it to all at the first that has ended."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def restarted() -> bool:
     """Whether torchrun or SLURM has started this very command before, and it was cut off."""
     return any(os.environ.get(name, "0") != "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))

@@ -179,7 +179,8 @@ def test_what_is_not_finite_on_one_process_moves_no_weights_anywhere(faulty, tmp
     plan = {"spoil": [3], "rank": 1, "checkpoint": 0.0}
     process = faulty(plan, out, "--epochs", 4, "--batch-size", 6, processes=2)
     _, err = process.communicate(timeout=300)
-    assert process.returncode != 0 and err.count("exitcode  : 2") == 2, err
+    # Each ends by itself with 2, if torchrun, which sees the other's end, does not end it before.
+    assert process.returncode != 0 and "exitcode  : 2" in err and err.count("exitcode  :") == 2, err
     kept = checkpoint.load(out / "checkpoints" / "last")
     assert kept.progress.step == 3 and all(tensor.isfinite().all() for tensor in kept.weights.values())
     found = lines(out / "faults.jsonl")

@@ -131,7 +131,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_end(tmp_path, pictures, 
 
     def ahead():
         """Records have been written that the last checkpoint knows nothing of."""
-        return meta.exists() and len(losses(out)) > json.loads(meta.read_text())["step"]
+        return meta.exists() and len(losses(out)) > json.loads(meta.read_text())["progress"]["step"]
 
     wait_until(ahead, process)
     process.kill()

@@ -97,7 +97,7 @@ def test_the_weights_of_a_run_are_taken_as_they_are(run):
 
 def test_the_backbone_and_its_momentum_encoder_begin_with_them_and_the_heads_at_random(run):
     asked = replace(asking(run), method=BYOLConfig(projector_width=16, predictor_width=8))
-    warm, cold = (build_method(asked, start)[0].state_dict() for start in (read_start(asked), None))
+    warm, cold = (build_method(asked, given)[0].state_dict() for given in (read_start(asked).weights, None))
     begun = weights()
     assert all(torch.equal(warm[f"backbone.{key}"], value) for key, value in begun.items())
     (target,) = {key.removesuffix("stem.0.weight") for key in warm if key.endswith(".stem.0.weight")} - {"backbone."}
@@ -231,7 +231,7 @@ def test_weights_of_another_shape_are_refused(tmp_path):
 def test_half_precision_and_batch_norms_without_a_count_are_taken(tmp_path):
     halved = {key: value.half() for key, value in weights().items() if not key.endswith("num_batches_tracked")}
     start = read_start(asking(write(tmp_path / "w.safetensors", halved)))
-    build_method(asking(tmp_path), start)
+    build_method(asking(tmp_path), start.weights)
     assert start.weights["stem.0.weight"].dtype == torch.float32
     torch.testing.assert_close(start.weights["stem.0.weight"], weights()["stem.0.weight"], atol=1e-3, rtol=1e-3)
     assert start.weights["stem.1.num_batches_tracked"] == 0
@@ -307,7 +307,7 @@ def test_position_embeddings_are_resampled_as_timm_does(tmp_path):
     assert whole.pos_embed.shape[1] == 101 and wanted["pos_embed"].shape[1] == 17
     assert same(start.weights, wanted)
     assert start.notes == (f"the position embeddings of {path} are resampled to 64 px",)
-    build_method(asking(path, backbone="timm:test_vit", image_size=64), start)
+    build_method(asking(path, backbone="timm:test_vit", image_size=64), start.weights)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 64), (1, 12, 64), (1, 101, 8), (101,)])
@@ -349,7 +349,7 @@ def test_timms_own_weights_are_taken_without_their_classifier(hub):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert same(start.weights, {key: value for key, value in found.items() if not key.startswith("fc.")})
     assert (start.file, start.notes, start.seen) == ("timm/test_resnet.r160_in1k", (), None)
-    build_method(asking("timm-pretrained", backbone="timm:test_resnet", image_size=80), start)
+    build_method(asking("timm-pretrained", backbone="timm:test_resnet", image_size=80), start.weights)
 
 
 def test_the_hash_of_timms_weights_is_that_of_the_file_in_the_run(tmp_path, hub):

@@ -24,13 +24,13 @@ class Features:
     """``(N,)`` int64, places in the list of classes."""
 
 
-def backbone_features(backbone: FrozenBackbone, images: Tensor, labels: Tensor) -> Features:
-    """Embed pictures, uint8 ``(N, 3, S, S)`` with S the backbone's image size, as they are.
+def backbone_features(backbone: FrozenBackbone, images: Tensor, labels: Tensor, batch_size: int = 256) -> Features:
+    """Embed pictures, uint8 ``(N, 3, S, S)`` with S the backbone's image size, as they are, so many at a time.
 
     Raises:
         RunFolderError: some features are not finite: a probe would still answer, and mean nothing.
     """
-    values = backbone.embed(images).clone()  # embed's tensors refuse changes in place
+    values = backbone.embed(images, batch_size).clone()  # embed's tensors refuse changes in place
     if not values.isfinite().all():
         raise RunFolderError(
             "this backbone's features are not finite: its training diverged; pretrain with a lower --lr"

@@ -36,6 +36,8 @@ from diptych.frozen import FrozenBackbone
 from diptych.progress import Terminal
 from diptych.seeding import DRAW, generator
 
+SAMPLE_BYTES, LEAST, AT_ONCE = 8 << 20, 32, 16
+"""Memory that the sample may take, pictures that it has all the same, and pictures embedded at a time."""
 SAMPLE = 256
 """Pictures whose neighbours are compared, at most."""
 K = 10
@@ -96,7 +98,7 @@ class Online:
         Raises:
             ConfigError: the best epoch is to be told by these neighbours, and they will not be compared even once.
         """
-        sample = min(SAMPLE, count)
+        sample = min(SAMPLE, count, max(LEAST, SAMPLE_BYTES // some(1, self.seed).nbytes)) if count > 2 * K else 0
         self.every = spacing(count, sample, self.world.size) if sample > 2 * K else 0
         if self.every and self.world.is_main:
             self._sample = some(sample, self.seed)
@@ -131,7 +133,7 @@ class Online:
         found: dict[str, float] = {}
         try:
             if compared:
-                values = backbone_features(backbone, self._sample, torch.empty(0)).values
+                values = backbone_features(backbone, self._sample, torch.empty(0), AT_ONCE).values
                 now = neighbours(values, torch.randperm(len(values), generator=generator(self.seed, DRAW, epochs)))
                 if self._neighbours is not None:
                     found["neighbour_stability"] = stability(self._neighbours, now)

@@ -9,6 +9,7 @@ what was then measured on the frozen backbone (``evaluation/online.py``), and ``
 """
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -130,7 +131,7 @@ class Recorder:
             | diagnose(output.embeddings, output.positives)
             | ({"gradient_norm": gradient_norm} if math.isfinite(gradient_norm) else {})
             | {
-                "weight_norm": float(length(weights)),
+                "weight_norm": min(float(length(weights)), sys.float_info.max),  # JSON has no infinity
                 "images_per_second": (self.images - self._images_then) / elapsed,
                 "wait_fraction": (self.waited - self._waited_then) / elapsed,
                 "seconds": self.before + now - self.started,
