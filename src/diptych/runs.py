@@ -17,6 +17,7 @@
           evaluation/<name>.json     and <name>-neighbors.png
           quarantine.jsonl           pictures that could not be read, and why
           recovered.jsonl            metrics of steps that a recovery from a collapse went back behind
+          trackers.json              the names by which services know this run; tensorboard/, wandb/ are their files
           faults.jsonl               steps whose loss or gradient was not a finite number, and their pictures
           report.html
 """
