@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from diptych.config import from_dict
 from diptych.errors import ConfigError, RunFolderError, typed
+from diptych.hardware import is_alive
 from diptych.runs import sync_folder, writing_errors
 
 SCHEMA_VERSION = 2
@@ -241,22 +242,12 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what this process, or a killed one of this machine, has begun to write or to delete."""
     for path in folder.glob(f".*.{socket.gethostname()}.*.tmp"):
         process = path.name.split(".")[-2]
-        if process != str(os.getpid()) and _is_alive(process):
+        if process != str(os.getpid()) and is_alive(process):
             continue
         if path.is_symlink():
             path.unlink(missing_ok=True)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 # Full disks

@@ -88,3 +88,14 @@ def _left_of_addresses() -> int | None:
         return max(0, most - int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
     except OSError:
         return most
+
+
+def is_alive(process: str) -> bool:
+    """Whether a process of this machine, told by its number in a file's name, is still running."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True

@@ -17,6 +17,7 @@ from diptych.runs import RunFolder
 from diptych.seeding import WEIGHTS, generator
 from diptych.training.config import RunConfig
 from diptych.training.faults import Faults
+from diptych.training.fit import build_network
 from diptych.training.loop import Parts
 from diptych.training.pictures import Pictures
 from diptych.training.recorder import Recorder
@@ -108,6 +109,22 @@ def backbone_of(point: Checkpoint, config: RunConfig) -> dict[str, Tensor] | Non
     if point.state["method"] == config.method.name:
         return None
     return {key.removeprefix("backbone."): w for key, w in point.weights.items() if key.startswith("backbone.")}
+
+
+def refuse_unusable(config: RunConfig, weights: Mapping[str, Tensor] | None, world: World) -> None:
+    """Refuse what can be refused before minutes are spent on reading pictures: networks, views, portions of a batch.
+
+    Args:
+        config: of the run.
+        weights: of the backbone, if training does not begin at random.
+        world: the processes that share its batches.
+    """
+    if isinstance(config.method, PatchesConfig):
+        build_network(config, world)
+        return
+    method, _, _ = build_method(config, weights)
+    try_views(method.backbone, config)
+    refuse_portions(config, world)
 
 
 def refuse_portions(config: RunConfig, world: World) -> None:

@@ -27,7 +27,7 @@ from diptych.methods.patches import PatchesConfig, fit
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
 from diptych.seeding import WEIGHTS, generator
-from diptych.training.build import build_method, build_parts, refuse_portions, refuse_queue, try_views
+from diptych.training.build import build_method, build_parts, refuse_queue, refuse_unusable
 from diptych.training.config import RunConfig
 from diptych.training.fit import build_network
 from diptych.training.loop import Parts
@@ -73,14 +73,9 @@ def dry_run(order: Order, out: str | None = None, *, device: str = "auto", termi
         say = (terminal if terminal and world.is_main else quiet).say
         where, config = pick_device(device, world), order.config
         without_gradients = isinstance(config.method, PatchesConfig)
-        if without_gradients:
-            build_network(config, world)
-        else:
-            start = read_start(config)
-            method, _, _ = build_method(config, start.weights if start else None)
-            try_views(method.backbone, config)
-            refuse_portions(config, world)
-            del method
+        start = read_start(config)
+        refuse_unusable(config, start.weights if start else None, world)
+        del start
         pictures = open_pictures(config, world, quiet, unread=True)
         refuse_queue(config, pictures.count)
         config = pictures.measured(config, world, quiet)

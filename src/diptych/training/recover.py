@@ -45,7 +45,6 @@ def recover(
     before = len(run.read_card().get("recoveries", []))
     barrier(world)  # every process has counted before one of them adds to it
     if world.is_main and (remedy := _next(run, config, recorder)):
-        assert recorder.verdict
         _go_back(run, recorder.verdict, remedy, terminal)
     barrier(world)
     done = run.read_card().get("recoveries", [])
@@ -59,7 +58,6 @@ def _next(run: RunFolder, config: RunConfig, recorder: Recorder) -> Remedy | Non
     done = run.read_card().get("recoveries", [])
     if len(done) >= config.care.recoveries or not (run.checkpoints / "healthy").exists():
         return None
-    assert recorder.verdict
     tried = [recovery["change"] for recovery in done]
     left = [remedy for remedy in remedies(recorder.verdict, config) if remedy.change not in tried]
     return next((remedy for remedy in left if _fits(config, remedy)), None)

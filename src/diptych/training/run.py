@@ -22,14 +22,13 @@ from diptych.training.build import (
     backbone_of,
     build_method,
     build_parts,
-    refuse_portions,
     refuse_queue,
+    refuse_unusable,
     restore,
-    try_views,
 )
 from diptych.training.card import run_card, saved_config, write_result
 from diptych.training.config import RunConfig
-from diptych.training.fit import build_network, fit_run
+from diptych.training.fit import fit_run
 from diptych.training.loop import Parts, train
 from diptych.training.memory import memory_errors
 from diptych.training.order import Choice, Order
@@ -90,12 +89,7 @@ def pretrain(
         start = read_start(order.config)
         barrier(world)  # --overwrite may delete the source: not before every process has read it
         without_gradients = isinstance(order.config.method, PatchesConfig)
-        if without_gradients:
-            build_network(order.config, world)
-        else:
-            method, _, _ = build_method(order.config, start.weights if start else None)
-            try_views(method.backbone, order.config)
-            refuse_portions(order.config, world)
+        refuse_unusable(order.config, start.weights if start else None, world)
         for choice in order.choices:
             _say_choice(choice, terminal)
         for note in (f"training begins with the weights of {start.file}", *start.notes) if start else ():

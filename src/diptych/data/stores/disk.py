@@ -33,6 +33,7 @@ from diptych.data.sources.source import Source
 from diptych.data.stores.digests import Digests, digest
 from diptych.data.stores.memory import nothing_read
 from diptych.data.stores.reading import read_all
+from diptych.hardware import is_alive
 from diptych.runs import sync_folder, writing_errors
 
 VERSION = 1
@@ -202,18 +203,8 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed builds of this machine left behind."""
     for path in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*"):
-        if not _is_alive(path.name.split(".")[-2]):
+        if not is_alive(path.name.split(".")[-2]):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _card(folder: Path) -> dict[str, Any]:
