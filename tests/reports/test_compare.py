@@ -226,6 +226,14 @@ def test_the_page_shows_all_and_loads_nothing(tmp_path, runs):
         write_page(compare(runs), tmp_path)
 
 
+def test_what_is_measured_at_the_end_of_epochs_is_drawn_once(tmp_path, runs):
+    for run in runs:
+        add(run, record(100) | {"neighbour_stability": 0.5, "knn_top1": 0.4, "linear_top1": 0.6})
+    page = Page(write_page(compare(runs), tmp_path).read_text())
+    for title in ("Neighbour stability", "kNN accuracy", "Linear probe"):
+        assert page.said.count(title) == 1, title
+
+
 def test_hostile_words_stay_words(tmp_path):
     data = card()["data"] | {"name": HOSTILE}
     names = ["a", "$x^"]

@@ -22,11 +22,6 @@ from diptych.reports.collect import Evaluation, Facts, collect
 from diptych.reports.sections import CURVES
 from diptych.runs import writing_errors
 
-MEASURED = (
-    Curve(key="neighbour_stability", title="Neighbour stability", note="share of neighbours kept from epoch to epoch"),
-    Curve(key="knn_top1", title="Online kNN", note="top-1 accuracy, 0 to 1"),
-    Curve(key="linear_top1", title="Online linear probe", note="top-1 accuracy, 0 to 1"),
-)
 PICTURE, PAGE = "compare.png", "compare.html"
 MARK = '<meta name="generator" content="diptych compare">'
 """Inside every page made here, so that it may be made again in its place."""
@@ -241,7 +236,7 @@ def _curves(found: Sequence[Facts]) -> list[tuple[Curve, list[tuple[int, list[tu
     """Collect what was recorded; the losses of different methods do not compare, so each method has its own panel."""
     methods = [get(facts.card, "config", "method", "name") for facts in found]
     curves = []
-    for curve in (*CURVES, *MEASURED):
+    for curve in CURVES:
         lines = [
             (number, points)
             for number, facts in enumerate(found)
