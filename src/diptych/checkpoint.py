@@ -34,7 +34,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from diptych.config import from_dict
-from diptych.errors import ConfigError, RunFolderError, typed
+from diptych.errors import ConfigError, RunFolderError, byte_size, typed
 from diptych.hardware import is_alive
 from diptych.runs import sync_folder, writing_errors
 
@@ -267,21 +267,17 @@ def _advice(error: OSError, folder: Path, contents: Mapping[str, memoryview]) ->
     """Return what to do about a disk that is too small; nothing where that is not the reason."""
     again = "type the command again (a run with a checkpoint goes on with `diptych pretrain --resume RUN`)"
     if error.errno == errno.EFBIG:
-        largest = _told(max(map(len, contents.values())))
+        largest = byte_size(max(map(len, contents.values())))
         return (
             f"allow files of {largest} (`ulimit -f unlimited`, where it is not the disk that allows none) and {again}"
         )
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""
-    needed = f"a checkpoint takes {_told(sum(map(len, contents.values())))}"
+    needed = f"a checkpoint takes {byte_size(sum(map(len, contents.values())))}"
     if error.errno == errno.ENOSPC:  # of a quota it is not known
         with contextlib.suppress(OSError):
-            needed += f", {_told(shutil.disk_usage(folder).free)} are free"
+            needed += f", {byte_size(shutil.disk_usage(folder).free)} are free"
     return f"free some space ({needed}) and {again}"
-
-
-def _told(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
 
 
 # Reading

@@ -61,6 +61,14 @@ def typed(command: str, *words: object) -> str:
     return f"`{command} {shlex.join(map(str, words))}`"
 
 
+def byte_size(count: float) -> str:
+    """Write a number of bytes for people, with three digits: ``4.25 MB``, ``1,230 TB``."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= 0.9995 * factor:  # 999.6 MB have three digits as 1 GB alone
+            return f"{count / factor:.3g} {unit}" if count < 999.5 * factor else f"{count / factor:,.0f} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def printable(text: str) -> str:
     """Replace by ``�`` what would steer a terminal or a page: names of files and classes are other people's words.
 

@@ -57,6 +57,12 @@ def test_a_run_says_what_it_is_how_far_it_is_and_how_it_does(width):
     assert text.rstrip().splitlines()[-1].startswith("learning rate")
 
 
+def test_long_numbers_of_neighbouring_charts_do_not_run_into_each_other():
+    series = {"loss": [-0.00122, -0.8514], "embedding_std": [0.1234, 0.987], "effective_rank": [123.4, 100.6]}
+    foot = next(line for line in shown(state(series=series)).splitlines() if "first" in line)
+    assert " ".join(foot.split()) == "first -0.0012 best -0.85 first 0.12 best 0.99 first 123 best 123"
+
+
 def test_several_runs_have_one_line_a_metric():
     text = shown(state(), state(run="runs/other", series={"loss": [1.0]}))
     assert text.count("\nloss  ") == 2 and "runs/other" in text

@@ -12,7 +12,8 @@ from string import Template
 from typing import Any
 
 from diptych.auditing.findings import count_of
-from diptych.auditing.summary import facts_line, headline, size_of
+from diptych.auditing.summary import facts_line, headline
+from diptych.errors import byte_size
 from diptych.markup import date, facts, name, number, section, style, text
 
 BADGES = {"problem": "problem", "look": "look at", "fine": "fine"}
@@ -110,7 +111,7 @@ def _detail(picture: dict[str, Any], key: str) -> str:
 def _numbers(result: dict[str, Any]) -> str:
     pairs = [("Data", name(result["data"]))]
     for part in result["parts"]:
-        told = f"{count_of(part['pictures'], 'picture')}, {size_of(part['bytes'])}"
+        told = f"{count_of(part['pictures'], 'picture')}, {byte_size(part['bytes'])}"
         if part["readable"] < part["pictures"]:
             told += f"; {part['pictures'] - part['readable']:,} cannot be read"
         pairs.append((part["part"].capitalize() if len(result["parts"]) > 1 else "Pictures", text(told)))

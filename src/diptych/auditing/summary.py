@@ -5,7 +5,7 @@ import textwrap
 from typing import Any
 
 from diptych.auditing.findings import count_of
-from diptych.errors import printable
+from diptych.errors import byte_size, printable
 
 WIDTH = 100
 LINES = 25
@@ -87,12 +87,4 @@ def facts_line(result: dict[str, Any]) -> str:
     if result["kinds"]:
         kind = result["kinds"][0]
         told.append(f"{count_of(kind['channels'], 'channel')} of {kind['depth']}")
-    return f"{' · '.join([*told, size_of(result['bytes'])])}"
-
-
-def size_of(count: int) -> str:
-    """Write bytes for people."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}" if count < 1000 * size else f"{count / size:,.0f} {unit}"
-    return f"{count} bytes"
+    return f"{' · '.join([*told, byte_size(result['bytes'])])}"

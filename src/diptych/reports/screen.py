@@ -101,7 +101,7 @@ def _progress(state: State) -> RenderableType:
 
 
 def _charts(state: State, names: Sequence[str]) -> RenderableType:
-    grid = Table.grid(expand=True, padding=(0, 3, 0, 0), pad_edge=False)
+    grid = Table.grid(expand=True, padding=(0, 2, 0, 0), pad_edge=False)
     for _ in names:
         grid.add_column(ratio=1)
     grid.add_row(*(_chart(state, name) for name in names))
@@ -113,8 +113,8 @@ def _chart(state: State, name: str) -> RenderableType:
     best = state.best(name)
     head = _pair(Text(_name(name)), Text(_number(name, values[-1]), style="bold"))
     foot = _pair(
-        Text(f"first {_number(name, values[0])}", style="dim"),
-        Text("" if best is None else f"best {_number(name, best)}", style="dim"),
+        Text(f"first {_number(name, values[0], 2)}", style="dim"),
+        Text("" if best is None else f"best {_number(name, best, 2)}", style="dim"),
     )
     return Group(head, _Drawn(values, TALL, AXES.get(name, ())), foot)
 
@@ -225,8 +225,10 @@ def _name(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
 
 
-def _number(name: str, value: float) -> str:
-    return f"{100 * value:.1f} %" if name.endswith("_top1") else f"{value:.3g}"
+def _number(name: str, value: float, digits: int = 3) -> str:
+    if name.endswith("_top1"):
+        return f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if 10**digits <= abs(value) < 10**6 else f"{value:.{digits}g}"
 
 
 def _count(number: int, one: str, many: str) -> str:

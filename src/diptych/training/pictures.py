@@ -20,12 +20,11 @@ from diptych.data.sources.shards import find_shards, fingerprint, is_shards
 from diptych.data.sources.source import Source, digest
 from diptych.data.sources.split import draw
 from diptych.data.stores.digests import Digests, Met, digests_of, write_digests
-from diptych.data.stores.memory import told
 from diptych.data.stores.statistics import SAMPLE, Statistics, measure
 from diptych.data.stores.store import DiskStore, MemoryStore, Place, Store, build_memory_store, open_store, plan
 from diptych.data.stream import StreamLoader
 from diptych.distributed import World, barrier, from_main, greatest
-from diptych.errors import DataError
+from diptych.errors import DataError, byte_size
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
 from diptych.seeding import generator
@@ -295,7 +294,7 @@ def _keep(
     size, storage = config.image_size, config.storage
     key = store_key(config)
     if place == "disk":
-        need = told(len(source) * size * size * config.pixels.bytes)
+        need = byte_size(len(source) * size * size * config.pixels.bytes)
         terminal.say(f"the pictures are kept in {storage.folder / key}, {need}, and found there again by later runs")
     if place == "none":
         terminal.say("the pictures are decoded anew each epoch (--store none)")

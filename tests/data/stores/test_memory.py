@@ -70,7 +70,7 @@ def test_none_can_be_read():
 
 
 def test_more_than_fits_into_memory_is_said_before_it_starts():
-    with pytest.raises(DataError, match=r"900 pictures of x at 30000 px need 2.4 TB.*: add --limit \d+$"):
+    with pytest.raises(DataError, match=r"900 pictures of x at 30000 px need 2.43 TB.*: add --limit \d+$"):
         build_store(files([b"never read"] * 900), 30_000, refuse)
 
 

@@ -10,7 +10,7 @@ from diptych.data.decoding.pixels import BadPicture, PixelFormat
 from diptych.data.sources.source import Source
 from diptych.data.stores.digests import Digests, digests_of
 from diptych.data.stores.reading import read_all
-from diptych.errors import DataError
+from diptych.errors import DataError, byte_size
 from diptych.hardware import free_memory
 
 MEMORY_SHARE = 0.8
@@ -105,14 +105,6 @@ def _check_memory(name: str, total: int, size: int, wanted: PixelFormat) -> None
         return
     advice = f"add --limit {usable // each}" if usable >= each else "a machine with more memory can"
     raise DataError(
-        f"{total} pictures of {name} at {size} px need {told(total * each)}, and {told(usable)} of memory may be used: "
-        f"{advice}"
+        f"{total} pictures of {name} at {size} px need {byte_size(total * each)}, and {byte_size(usable)} of memory "
+        f"may be used: {advice}"
     )
-
-
-def told(size: float) -> str:
-    """Write a number of bytes for people."""
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"

@@ -17,8 +17,8 @@ from diptych.data.decoding.pixels import BadPicture, PixelFormat, Pixels
 from diptych.data.sources.source import Source
 from diptych.data.stores.disk import DiskStore, build_disk_store, is_made_from, locked, open_disk_store
 from diptych.data.stores.lazy import LazyStore
-from diptych.data.stores.memory import MemoryStore, build_memory_store, told, usable_memory
-from diptych.errors import ConfigError, DataError
+from diptych.data.stores.memory import MemoryStore, build_memory_store, usable_memory
+from diptych.errors import ConfigError, DataError, byte_size
 
 __all__ = ["DiskStore", "LazyStore", "MemoryStore", "Store", "StoreConfig", "build_memory_store", "open_store", "plan"]
 
@@ -93,8 +93,9 @@ def plan(source: Source, size: int, wanted: PixelFormat, config: StoreConfig, *,
         return "memory"
     if config.store == "memory":
         raise DataError(
-            f"{len(source)} pictures at {size} px need {told(need)} of memory in each process, and "
-            f"{told((limit or 0) / processes)} may be used: type --store disk, or a smaller --image-size or --limit"
+            f"{len(source)} pictures at {size} px need {byte_size(need)} of memory in each process, and "
+            f"{byte_size((limit or 0) / processes)} may be used: type --store disk, or a smaller "
+            "--image-size or --limit"
         )
     free = free_disk(config.folder)
     fits = need + MIN_FREE <= free or is_made_from(config.folder / key, source, size, wanted)
@@ -102,8 +103,8 @@ def plan(source: Source, size: int, wanted: PixelFormat, config: StoreConfig, *,
         return "none"
     if not fits:
         raise DataError(
-            f"{len(source)} pictures at {size} px need {told(need)} of disk, and {config.folder} has {told(free)} "
-            "free: type --store none, or --store-dir with a folder on a larger disk"
+            f"{len(source)} pictures at {size} px need {byte_size(need)} of disk, and {config.folder} has "
+            f"{byte_size(free)} free: type --store none, or --store-dir with a folder on a larger disk"
         )
     return "disk"
 
