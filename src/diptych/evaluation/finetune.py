@@ -1,0 +1,176 @@
+"""Fine-tuning: a whole network trained on the labels that there are, with a linear layer on top of its features.
+
+The semi-supervised protocol of SimCLR (arXiv 2002.05709, appendix B.5), as far as it goes for any number of labels:
+crops and flips alone, no other augmentation. Deviations, each the same for every contender: AdamW with a short warm-up
+and a cosine to zero instead of SGD, because one set of rates suits small and large networks; the peak rate is the one
+of ``RATES`` with the least cross-entropy on a stratified fifth of the labelled pictures, where SimCLR's is fixed; the
+number of steps grows with that of the labels, between two bounds; each picture is seen in two crops at a time (repeated
+augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins at zero.
+
+A network trained *from scratch* is the same, begun with random weights: same labels, steps, augmentation and choice of
+the rate. So what differs is what pretraining gave. Test pictures play no part before they are predicted, once.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diptych.errors import DataError
+from diptych.evaluation.linear import hold_out
+from diptych.frozen import FrozenBackbone, prepared
+from diptych.hardware import native_bf16
+from diptych.optim.build import build_optimizer
+from diptych.optim.config import OptimConfig
+from diptych.optim.schedule import warmup_cosine
+from diptych.seeding import ORDER, VIEWS, generator
+from diptych.types import ParameterGroup
+from diptych.views.config import ViewsConfig
+from diptych.views.pipeline import ViewMaker
+
+RATES = (3e-4, 1e-3, 3e-3)
+"""Peak learning rates that are tried."""
+BATCH = 64
+"""Pictures of a step, two crops of each."""
+EPOCHS, FEWEST, MOST = 10, 200, 2000
+"""Times that each labelled picture is met, if that makes no fewer and no more steps than these."""
+WARMUP = 0.1
+"""Part of the steps in which the rate rises."""
+WEIGHT_DECAY = 0.05
+CROP_SCALE = (0.35, 1.0)
+"""Area of a crop as a part of the picture's: milder than pretraining's, which labels would not survive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What a network is to learn, the same for every contender."""
+
+    images: Tensor
+    """``(N, C, S, S)`` as they are stored."""
+    labels: Tensor
+    """``(N,)`` int64, below ``classes``."""
+    classes: int
+    views: ViewsConfig
+    """Flips and turns that leave a picture's class as it is; the rest is set here."""
+    seed: int
+    """Of the order, the crops, and the fifth that chooses the rate."""
+    steps: int | None = None
+    """How many; chosen by the number of pictures if None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What a fine-tuned network says, and how it was come by."""
+
+    logits: Tensor
+    """``(M, K)`` float32, of the test pictures."""
+    rate: float
+    """Peak learning rate."""
+    rate_at_edge: bool
+    """It is the least or the greatest that was tried: a better one may lie outside."""
+    steps: int
+
+
+def steps_for(pictures: int) -> int:
+    """Return the steps that so many labelled pictures are trained for."""
+    return min(MOST, max(FEWEST, EPOCHS * pictures // BATCH))
+
+
+def choose_rate(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float] = RATES) -> float:
+    """Return the rate with the least cross-entropy on a fifth of the labelled pictures, learned from the others.
+
+    Raises:
+        DataError: no class has two pictures, so that none can be held out, or every rate diverged.
+    """
+    kept, held = hold_out(lesson.labels, lesson.seed)
+    if not len(held):
+        raise DataError(
+            "every class has a single labelled picture, which leaves none to choose fine-tuning's learning rate on: "
+            "label two or more of each, or ask for more --labels"
+        )
+    part = replace(lesson, images=lesson.images[kept], labels=lesson.labels[kept])
+    losses = []
+    for rate in rates:
+        logits = _predict(backbone, _train(backbone, part, rate), lesson.images[held])
+        losses.append(F.cross_entropy(logits, lesson.labels[held]).nan_to_num(torch.inf, torch.inf).item())
+    if min(losses) == torch.inf:
+        raise DataError("fine-tuning diverged at every learning rate that was tried: leave out --probes finetune")
+    return rates[losses.index(min(losses))]
+
+
+def finetune(backbone: FrozenBackbone, lesson: Lesson, test: Tensor, rate: float) -> Tuned:
+    """Train a copy of ``backbone`` and predict the test pictures ``(M, C, S, S)``; ``backbone`` stays as it is.
+
+    Args:
+        backbone: what training begins with, and how pictures are brought to it.
+        lesson: what it is to learn.
+        test: pictures as they are stored.
+        rate: peak learning rate, of ``choose_rate``.
+    """
+    logits = _predict(backbone, _train(backbone, lesson, rate), test)
+    steps = lesson.steps or steps_for(len(lesson.images))
+    return Tuned(logits=logits, rate=rate, rate_at_edge=rate in (min(RATES), max(RATES)), steps=steps)
+
+
+def _train(backbone: FrozenBackbone, lesson: Lesson, rate: float) -> nn.Module:
+    network = _network(backbone, lesson)
+    views = _views(backbone, lesson.views)
+    steps = lesson.steps or steps_for(len(lesson.images))
+    config = OptimConfig(optimizer="adamw", lr=rate, weight_decay=WEIGHT_DECAY, decay_all=False)
+    optimizer = build_optimizer([ParameterGroup(parameters=list(network.parameters()))], config)
+    count = len(lesson.images)
+    each = min(BATCH, count)
+    for step in range(steps):
+        epoch, place = divmod(step, count // each)
+        order = torch.randperm(count, generator=generator(lesson.seed, ORDER, epoch))
+        rows = order[place * each : (place + 1) * each]
+        crops = views(lesson.images[rows].to(backbone.device), generator(lesson.seed, VIEWS, step))
+        batch = torch.cat(crops).contiguous(memory_format=torch.channels_last)
+        truth = lesson.labels[rows].repeat(len(crops)).to(backbone.device)
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, steps=steps, warmup_steps=max(1, round(WARMUP * steps)), peak=rate)
+        with torch.autocast(backbone.device.type, torch.bfloat16, enabled=native_bf16(backbone.device.type)):
+            logits = network(batch)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), truth).backward()
+        optimizer.step()
+    return network.eval()
+
+
+def _network(backbone: FrozenBackbone, lesson: Lesson) -> nn.Module:
+    """Copy the backbone, let it learn, and put a linear layer of zeros on top."""
+    module = copy.deepcopy(backbone.module).requires_grad_(True).train()
+    head = nn.Linear(backbone.num_features, lesson.classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return nn.Sequential(module, head.to(backbone.device))
+
+
+def _views(backbone: FrozenBackbone, asked: ViewsConfig) -> ViewMaker:
+    made = backbone.preprocessing
+    config = replace(
+        ViewsConfig(
+            crop_scale=CROP_SCALE,
+            **{name: 0.0 for name in ("jitter", "brightness", "contrast", "saturation", "hue", "grayscale", "blur")},
+            mean=made.mean,
+            std=made.std,
+            low=made.low,
+            high=made.high,
+        ),
+        horizontal_flip=asked.horizontal_flip,
+        vertical_flip=asked.vertical_flip,
+        rotate90=asked.rotate90,
+    )
+    return ViewMaker(config, made.image_size, backbone.device)
+
+
+@torch.inference_mode()
+def _predict(backbone: FrozenBackbone, network: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    parts = []
+    for part in torch.split(images, batch_size):
+        values = prepared(part, backbone.preprocessing, backbone.device)
+        parts.append(network(values.contiguous(memory_format=torch.channels_last)).float().cpu())
+    return torch.cat(parts)

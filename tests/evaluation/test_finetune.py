@@ -1,0 +1,101 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from diptych.errors import DataError
+from diptych.evaluation import finetune as module
+from diptych.evaluation.finetune import Lesson, choose_rate, finetune, steps_for
+from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing, prepared
+from diptych.seeding import ORDER, VIEWS, generator
+from diptych.views.config import ViewsConfig
+
+SIZE, WIDTH = 8, 12
+
+
+def backbone(seed: int = 0) -> FrozenBackbone:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, WIDTH, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    made = Preprocessing(image_size=SIZE, mean=(0.5, 0.4, 0.5), std=(0.25, 0.25, 0.2))
+    card = BackboneCard(schema_version=1, backbone="none", num_features=WIDTH, seed=0, preprocessing=made)
+    return FrozenBackbone(network, card, torch.device("cpu"))
+
+
+def lesson(count: int = 60, **changes) -> Lesson:
+    """Noisy pictures of three colours."""
+    labels = torch.arange(count) % 3
+    colours = torch.eye(3)[labels] * 60 + 90
+    noise = 40 * torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    images = (colours[:, :, None, None] + noise).clamp(0, 255).byte()
+    known = {"images": images, "labels": labels, "classes": 3, "views": ViewsConfig(), "seed": 0, "steps": 40}
+    return Lesson(**known | changes)
+
+
+def test_it_learns_and_leaves_the_backbone_as_it_was():
+    frozen, task = backbone(), lesson(90)
+    before = copy.deepcopy(frozen.module.state_dict())
+    part = replace(task, images=task.images[:60], labels=task.labels[:60])
+    tuned = finetune(frozen, part, task.images[60:], 1e-2)
+    assert (tuned.logits.argmax(1) == task.labels[60:]).float().mean() > 0.9
+    assert all(torch.equal(before[key], value) for key, value in frozen.module.state_dict().items())
+    assert not any(p.requires_grad for p in frozen.module.parameters()) and not frozen.module.training
+    again = finetune(frozen, part, task.images[60:], 1e-2)
+    assert torch.equal(tuned.logits, again.logits)
+    assert not torch.equal(tuned.logits, finetune(frozen, replace(part, seed=1), task.images[60:], 1e-2).logits)
+
+
+def test_one_step_is_that_of_adamw(monkeypatch):
+    """The layer on top is zero: the first gradient moves it alone, each weight by the rate; weights decay besides."""
+    monkeypatch.setattr(module, "native_bf16", lambda kind: False)
+    frozen, rate = backbone(), 1e-2
+    task = replace(lesson(6, steps=1), labels=torch.tensor([0, 0, 0, 1, 1, 2]))  # the bias moves where they differ
+    got = finetune(frozen, task, task.images, rate).logits
+
+    network = copy.deepcopy(frozen.module)
+    views = module._views(frozen, task.views)
+    rows = torch.randperm(6, generator=generator(0, ORDER, 0))
+    crops = torch.cat(views(task.images[rows], generator(0, VIEWS, 0)))
+    truth = F.one_hot(task.labels[rows].repeat(2), 3).float()
+    with torch.no_grad():
+        slope = (torch.full((12, 3), 1 / 3) - truth) / 12
+        weight = -rate * torch.sign(slope.T @ network(crops))
+        bias = -rate * torch.sign(slope.sum(0))
+        network[0].weight *= 1 - rate * 0.05
+        expected = network(prepared(task.images, frozen.preprocessing, frozen.device)) @ weight.T + bias
+    moved = [0, 2]  # class 1 has a third of the pictures, and its bias is right as it is
+    torch.testing.assert_close(got[:, moved], expected[:, moved], rtol=1e-3, atol=1e-4)
+
+
+def test_crops_are_flipped_as_the_run_does_and_never_recoloured():
+    plain = torch.full((4, 3, SIZE, SIZE), 77, dtype=torch.uint8)
+    for view in module._views(backbone(), ViewsConfig(jitter=1.0, blur=1.0))(plain, generator(0)):
+        torch.testing.assert_close(view, prepared(plain, backbone().preprocessing, torch.device("cpu")))
+    config = module._views(backbone(), ViewsConfig(horizontal_flip=0.0, vertical_flip=0.5, rotate90=1.0)).config
+    assert (config.horizontal_flip, config.vertical_flip, config.rotate90) == (0.0, 0.5, 1.0)
+
+
+def test_the_rate_is_chosen_on_labelled_pictures_that_were_held_out():
+    assert choose_rate(backbone(), lesson(), rates=(1e-7, 1e-2)) == 1e-2
+    assert choose_rate(backbone(), lesson(), rates=(1e18, 1e-3)) == 1e-3  # which diverges
+
+
+def test_what_leaves_no_rate_to_choose_is_refused():
+    with pytest.raises(DataError, match="single labelled picture.*more --labels"):
+        choose_rate(backbone(), lesson(3))
+    with pytest.raises(DataError, match="diverged at every learning rate"):
+        choose_rate(backbone(), lesson(steps=4), rates=(1e30,))
+
+
+def test_steps_grow_with_the_labels_between_bounds():
+    assert [steps_for(count) for count in (1, 1280, 6400, 10**6)] == [200, 200, 1000, 2000]
+
+
+def test_batch_norm_meets_a_single_labelled_picture_of_a_class():
+    torch.manual_seed(0)
+    frozen = backbone()
+    frozen.module = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, WIDTH), nn.BatchNorm1d(WIDTH)).eval()
+    task = lesson(2, classes=2, labels=torch.tensor([0, 1]), steps=3)
+    assert finetune(frozen, task, task.images, 1e-3).logits.isfinite().all()
