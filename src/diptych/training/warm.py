@@ -5,9 +5,7 @@ expensive, and kept in the run folder: resuming, and evaluating against the begi
 """
 
 import hashlib
-import math
 import shlex
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +13,9 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
+from diptych.backbones.weights import Weights, Words, fitted, read_weights
 from diptych.data.stores.digests import Digests, read_digests
 from diptych.errors import ConfigError, UserError, typed
 from diptych.frozen import initial_backbone, open_finished, save_weights, serialized
@@ -30,11 +25,7 @@ from diptych.training.order import Choice, flags
 
 TIMM = "timm-pretrained"
 """The word for timm's own weights: typing it asks for a download."""
-NAMED = 3
-"""Weights that a sentence names; of more it tells the number."""
-
-Weights = dict[str, Tensor]
-"""A state dict."""
+FLAG = "--init-from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +78,8 @@ def read_start(config: RunConfig) -> Start | None:
         return _from_run(config, path)
     if not is_there:
         raise ConfigError(f"there is no {path}: --init-from takes a run folder, a .safetensors file, or {TIMM}")
-    if path.suffix != ".safetensors":
-        raise ConfigError(_not_safetensors(path))
-    found, sha256 = _read(path)
-    weights, notes = _fitted(found, config, "give the --channels and --image-size that they were trained for")
+    found, sha256 = read_weights(path, FLAG)
+    weights, notes = _for_run(found, config, "give the --channels and --image-size that they were trained for")
     return Start(init_from=config.init_from, file=str(path), sha256=sha256, weights=weights, notes=notes)
 
 
@@ -148,8 +137,8 @@ def _from_run(config: RunConfig, path: Path) -> Start:
     ):
         if theirs != ours:
             raise ConfigError(f"--init-from {path} was trained with {flag} {theirs}, not {ours}: type {flag} {theirs}")
-    found, sha256 = _read(folder.backbone_weights)
-    weights, notes = _fitted(found, config, f"type --image-size {made.image_size}, as they were trained with")
+    found, sha256 = read_weights(folder.backbone_weights, FLAG)
+    weights, notes = _for_run(found, config, f"type --image-size {made.image_size}, as they were trained with")
     if made.image_size != config.image_size:
         notes = (f"{path} has learned from pictures of {made.image_size} px, not {config.image_size} px", *notes)
     known = card.init_from is None or folder.initial_pictures.exists()
@@ -185,7 +174,7 @@ def _from_timm(config: RunConfig) -> Start:
             "get them as a file elsewhere and type --init-from FILE.safetensors"
         ) from error
     traits: Mapping[str, Any] = made.pretrained_cfg
-    weights, notes = _fitted(made.state_dict(), config, "choose another --image-size or --backbone")
+    weights, notes = _for_run(made.state_dict(), config, "choose another --image-size or --backbone")
     file = str(traits.get("hf_hub_id") or traits.get("url"))
     if config.channels != 3:
         notes = (f"timm fits the first layer of {file} from 3 channels to {config.channels}", *notes)
@@ -204,151 +193,15 @@ def _random(config: RunConfig) -> nn.Module:
     return module
 
 
-def _read(path: Path) -> tuple[Weights, str]:
-    """Read a safetensors file, and its SHA-256."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--init-from: {path} cannot be read ({error.strerror})") from error
-    try:
-        return dict(sorted(load(content).items())), hashlib.sha256(content).hexdigest()
-    except SafetensorError as error:
-        raise ConfigError(
-            f"--init-from: {path} is damaged or no safetensors file; write it again, or give another one"
-        ) from error
-
-
-def _not_safetensors(path: Path) -> str:
-    made = path.with_suffix(".safetensors")
-    convert = (
-        "import torch, safetensors.torch as s; "
-        f"s.save_file(torch.load({str(path)!r}, map_location='cpu', weights_only=True), {str(made)!r})"
+def _for_run(found: Weights, config: RunConfig, advice: str) -> tuple[Weights, tuple[str, ...]]:
+    """Turn what was read into weights for the whole backbone of a run; ``advice`` is for shapes that do not fit."""
+    words = Words(
+        flag=FLAG,
+        source=str(config.init_from),
+        backbone=config.backbone,
+        image_size=config.image_size,
+        channels=config.channels,
+        advice=advice,
+        other_network="choose the --backbone that it belongs to",
     )
-    return (
-        f"--init-from {path} is no .safetensors file, and other formats can run code when they are read: where you "
-        f"trust it, convert it with {typed('python -c', convert)}, and type --init-from {shlex.quote(str(made))}"
-    )
-
-
-def _fitted(found: Weights, config: RunConfig, advice: str) -> tuple[Weights, tuple[str, ...]]:
-    """Turn what a file holds into weights for the whole backbone of a run.
-
-    Args:
-        found: what was read; the backbone's keys may carry one common prefix.
-        config: of the run.
-        advice: what to type where a shape does not fit.
-
-    Returns:
-        The state dict, and what was left out or changed, in sentences.
-
-    Raises:
-        ConfigError: weights are missing, have another shape, or tell of another network.
-    """
-    module = _random(config)
-    wanted = module.state_dict()
-    prefix = _prefix(found, wanted, config)
-    ours = {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
-    _refuse_other_networks(ours, module, config)
-    ours, notes = _adapted(ours, module, config)
-    if left_out := [key for key in found if not key.startswith(prefix) or key.removeprefix(prefix) not in wanted]:
-        notes.append(f"left out of {config.init_from}, because the backbone has none of it: {_named(left_out)}")
-    for key, value in wanted.items():
-        if key in ours and ours[key].shape != value.shape:
-            raise ConfigError(
-                f"--init-from {config.init_from} does not fit {config.backbone} for {config.image_size} px pictures of "
-                f"{config.channels} channels: {key} is {tuple(ours[key].shape)}, not {tuple(value.shape)}; {advice}"
-            )
-        if key in ours and not (
-            ours[key].is_floating_point() == value.is_floating_point() and ours[key].isfinite().all()
-        ):
-            raise ConfigError(
-                f"--init-from {config.init_from}: {key} holds {_no_weights(ours[key])}, no weights: give another file"
-            )
-    return {key: ours.get(key, value).to(value.dtype) for key, value in wanted.items()}, tuple(notes)
-
-
-def _no_weights(tensor: Tensor) -> str:
-    return (
-        "numbers that are not finite" if tensor.is_floating_point() else f"{tensor.dtype} values".replace("torch.", "")
-    )
-
-
-def _prefix(found: Weights, wanted: Weights, config: RunConfig) -> str:
-    """Return what stands before the backbone's keys: nothing, ``module.``, ``backbone.`` and the like."""
-    counts: Counter[str] = Counter()
-    for key in found:
-        parts = key.split(".")
-        for cut in range(len(parts)):
-            if ".".join(parts[cut:]) in wanted:
-                counts["".join(f"{part}." for part in parts[:cut])] += 1
-    most = max(counts.values(), default=0)
-    best = [prefix for prefix, count in counts.items() if count == most] or [""]
-    for own in ("", "backbone."):  # a checkpoint of ours may hold a momentum encoder besides
-        if own in best:
-            return own
-    if len(best) > 1:
-        raise ConfigError(
-            f"--init-from {config.init_from} holds {config.backbone} {len(best)} times ({_named(best)}): write a file "
-            "with one of them"
-        )
-    return best[0]
-
-
-def _refuse_other_networks(ours: Weights, module: nn.Module, config: RunConfig) -> None:
-    """Refuse a file that lacks weights, or has more of them inside the very parts that the backbone has."""
-    wanted = module.state_dict()
-    # PyTorch itself does without the count of a batch norm, which files of old versions lack.
-    needed = [key for key in wanted if not key.endswith(".num_batches_tracked")]
-    missing = [key for key in needed if key not in ours]
-    if missing:
-        raise ConfigError(
-            f"--init-from {config.init_from} lacks {len(missing)} of the {len(needed)} weights of {config.backbone} "
-            f"({_named(missing)}): choose the --backbone that it belongs to"
-        )
-    classifier = getattr(module, "pretrained_cfg", {}).get("classifier") or ()
-    classifiers = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    parts = {key.partition(".")[0] for key in wanted}
-    foreign = [
-        key for key in ours if key not in wanted and key.partition(".")[0] in parts and not key.startswith(classifiers)
-    ]
-    if foreign:
-        raise ConfigError(
-            f"--init-from {config.init_from} holds {len(foreign)} weights that {config.backbone} has not "
-            f"({_named(foreign)}): choose the --backbone that it belongs to"
-        )
-
-
-def _adapted(ours: Weights, module: nn.Module, config: RunConfig) -> tuple[Weights, list[str]]:
-    """Change what depends on the size of the pictures; returns the weights, and a sentence for each change."""
-    source, size, wanted = config.init_from, config.image_size, module.state_dict()
-    if _has_small_stem(module) and ours["conv1.weight"].shape[2:] > wanted["conv1.weight"].shape[2:]:
-        note = f"the first convolution begins at random: pictures of {size} px have a smaller one than {source}"
-        return ours | {"conv1.weight": wanted["conv1.weight"]}, [note]
-    if isinstance(module, VisionTransformer) and (resampled := _resampled(ours, module)) is not None:
-        return ours | {"pos_embed": resampled}, [f"the position embeddings of {source} are resampled to {size} px"]
-    return ours, []
-
-
-def _has_small_stem(module: nn.Module) -> bool:
-    """Whether ``backbones.build`` has given a network the stem for small pictures."""
-    stem, pool = (getattr(module, name, None) for name in ("conv1", "maxpool"))
-    return isinstance(stem, nn.Conv2d) and isinstance(pool, nn.Identity)
-
-
-def _resampled(found: Weights, module: VisionTransformer) -> Tensor | None:
-    """Resample the position embeddings of a square grid to the module's, by timm's way; None where they fit."""
-    positions, own = found.get("pos_embed"), module.pos_embed
-    if positions is None or own is None or positions.shape == own.shape or positions.shape[::2] != own.shape[::2]:
-        return None
-    others = 0 if module.no_embed_class else module.num_prefix_tokens
-    cells = positions.shape[1] - others
-    if cells < 1 or math.isqrt(cells) ** 2 != cells:
-        return None
-    grid = list(module.patch_embed.grid_size)
-    resampled: Tensor = resample_abs_pos_embed(positions.float(), grid, num_prefix_tokens=others)
-    return resampled
-
-
-def _named(keys: list[str]) -> str:
-    more = f" and {len(keys) - NAMED} more" if len(keys) > NAMED else ""
-    return ", ".join(keys[:NAMED]) + more
+    return fitted(found, _random(config), words)
