@@ -11,9 +11,9 @@ import json
 import sys
 
 import diptych
-from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features
 from diptych.evaluation.pictures import open_labelled, read_labelled
+from diptych.evaluation.probes import knn, linear
 from diptych.frozen import random_twin
 from diptych.progress import Terminal
 

@@ -19,8 +19,8 @@ from diptych.data.sources.open import open_data
 from diptych.data.sources.source import Subset
 from diptych.data.sources.split import draw
 from diptych.data.stores.memory import build_memory_store
-from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features, pixel_features
+from diptych.evaluation.probes import knn, linear
 from diptych.frozen import random_twin
 from diptych.seeding import DRAW, generator
 

@@ -31,8 +31,8 @@ def test_version():
     ("word", "told"),
     [
         ("pretrian", "did you mean 'pretrain'?"),
-        ("xyzzy", "known: audit, compare, evaluate, methods, pretrain, preview, recipes, report, watch"),
-        ("--jsno", "known: audit, compare, evaluate, methods, pretrain, preview, recipes, report, watch"),
+        ("xyzzy", "known: audit, compare, evaluate, methods, pretrain, preview, recipes, report, select, watch"),
+        ("--jsno", "known: audit, compare, evaluate, methods, pretrain, preview, recipes, report, select, watch"),
     ],
 )
 def test_an_unknown_command_gets_a_suggestion(word, told):

@@ -97,6 +97,15 @@ def test_compare_prints_one_json_object_and_draws_where_it_is_told(run, tmp_path
     assert (code, err) == (0, "") and "The configurations do not differ." in out
 
 
+def test_select_prints_one_json_object_or_its_sentence_first(run, pictures):
+    found = result_of("select", run, "--metric", "rankme", "--pictures", 16, "--seed", 3, "--data", pictures)
+    assert (found["run"], found["metric"], found["pictures"], found["seed"]) == (str(run), "rankme", 16, 3)
+    assert [one["checkpoint"] for one in found["runs"][0]["checkpoints"]] == ["step-000005"]
+    code, out, err = run_command("select", run, "--pictures", 16)
+    assert code == 0 and out.startswith(f"LiDAR chooses step-000005 of {run}: LiDAR ")
+    assert f"{run} offers step-000005 alone" in err and "step-000005: RankMe " in err
+
+
 def test_watch_and_compare_say_what_to_type(run, tmp_path):
     assert mistake("watch") == "say which run to watch: type `diptych watch RUN`"
     assert mistake("watch", tmp_path / "none").startswith("there is no run folder")
@@ -221,6 +230,11 @@ MISTAKES = [
         ("preview", "PICTURES", "--out", "PICTURES"),
         "PICTURES is there already, and diptych did not draw it",
     ),
+    (("select",), "say which run to choose from: type `diptych select RUN`"),
+    (("select", "RUN", "--metrik", "x"), "unknown option '--metrik'; did you mean '--metric'?"),
+    (("select", "RUN", "--metric", "rankmee"), "unknown metric 'rankmee'; did you mean 'rankme'?"),
+    (("select", "RUN", "--pictures", "x"), "--pictures cannot be 'x': type `diptych select RUN`"),
+    (("select", "NOTHING"), "there is no run folder NOTHING"),
     (("report",), "`diptych report RUN`"),
     (("report", "RUN", "more"), "unexpected word 'more': type `diptych report RUN`"),
     (("report", "NOTHING"), "there is no run folder NOTHING"),
@@ -250,7 +264,7 @@ def test_a_mistake_found_late_ends_in_the_same_one_line(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("name", ["pretrain", "evaluate", "preview", "report", "recipes"])
+@pytest.mark.parametrize("name", ["pretrain", "evaluate", "preview", "report", "select", "recipes"])
 def test_help(name, flag):
     code, out, err = run_command(name, flag)
     assert (code, err) == (0, "")

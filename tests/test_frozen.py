@@ -6,14 +6,16 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from diptych.backbones.feature_choice import FeatureChoice, features_of
 from diptych.data.decoding.decode import BadPicture, fit
-from diptych.errors import DataError, RunFolderError
+from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.frozen import (
     BackboneCard,
     Preprocessing,
     initial_backbone,
     load,
     load_initial,
+    prepared,
     random_twin,
     save_backbone,
     save_weights,
@@ -148,6 +150,36 @@ def test_a_tensor_of_another_shape_or_type_is_refused(backbone, wrong, told):
 def test_no_pictures_give_no_features(backbone):
     for nothing in ([], images()[:0]):
         assert backbone.embed(nothing).shape == (0, 256)
+
+
+CHOICES = [
+    FeatureChoice(),
+    *(FeatureChoice(kind=kind) for kind in ("multicrop", "grid")),
+    FeatureChoice(layer="group1"),
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: f"{choice.kind}-{choice.layer}")
+def test_chosen_features_are_those_of_each_prepared_picture(backbone, choice):
+    found = backbone.embed(images(), 3, choice)
+    with torch.no_grad():
+        values = prepared(images(), PREPROCESSING, torch.device("cpu"))
+        wanted = torch.cat([features_of(backbone.module, value[None], choice) for value in values])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert found.dtype == torch.float32 and found.device.type == "cpu"
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: f"{choice.kind}-{choice.layer}")
+def test_the_width_is_known_before_anything_is_embedded(backbone, choice):
+    widths = {"pooled": 256 if choice.layer is None else 64, "multicrop": 256, "grid": 1024}
+    assert backbone.width(choice) == widths[choice.kind] == backbone.embed(images(2), features=choice).shape[1]
+    assert backbone.embed([], features=choice).shape == (0, widths[choice.kind])
+
+
+def test_features_that_a_network_has_not_are_refused_before_anything_is_embedded(backbone):
+    for call in (backbone.width, lambda choice: backbone.embed(images(), features=choice)):
+        with pytest.raises(ConfigError, match="no patch tokens: choose pooled, multicrop or grid"):
+            call(FeatureChoice(kind="tokens"))
 
 
 def test_a_file_that_is_no_picture_is_named(backbone, tmp_path):

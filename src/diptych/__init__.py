@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diptych.api import FrozenBackbone, RunResult, audit, evaluate, load, pretrain, preview, report, resume
+    from diptych.api import FrozenBackbone, RunResult, audit, evaluate, load, pretrain, preview, report, resume, select
     from diptych.errors import UserError
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "preview",
     "report",
     "resume",
+    "select",
 ]
 
 

@@ -12,12 +12,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from diptych.auditing.run import audit as _audit
 from diptych.config import flatten, to_dict, with_settings
 from diptych.distributed import World, is_main
 from diptych.errors import ConfigError, DataError, suggest
+from diptych.evaluation.choosing.select import Selection
+from diptych.evaluation.choosing.select import select as _select
+from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.online import Online, read_probe
 from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
@@ -45,6 +48,7 @@ from diptych.views.policies import POLICIES
 __all__ = [
     "FrozenBackbone",
     "RunResult",
+    "Selection",
     "audit",
     "compare",
     "evaluate",
@@ -54,6 +58,7 @@ __all__ = [
     "preview",
     "report",
     "resume",
+    "select",
 ]
 
 Setting = str | int | float | bool | None | tuple[float, ...]
@@ -213,16 +218,7 @@ def resume(
 
 
 def evaluate(
-    run: str | Path,
-    data: str | Path,
-    *,
-    data_dir: str | None = None,
-    protocol: Literal["standard", "keras"] = "standard",
-    limit: int | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    device: str = "auto",
-    terminal: Terminal | None = None,
+    run: str | Path, data: str | Path, *, device: str = "auto", terminal: Terminal | None = None, **settings: Setting
 ) -> dict[str, Any]:
     """Prove whether pretraining helped: the backbone against its own random initialisation and raw pixels.
 
@@ -231,31 +227,20 @@ def evaluate(
     Args:
         run: a finished run.
         data: labelled pictures: class subfolders, an archive of them, a CSV ``path,label``, ``cifar10`` or ``photos``.
-        data_dir: where the archive of a named data set lies.
-        protocol: ``standard``, or the Keras example's own linear probe, ``keras``.
-        limit: use this many pictures of each split, drawn by a fixed seed.
-        seed: of the split and of the probes.
-        name: of the result, ``RUN/evaluation/NAME.json``; by default after ``data``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         terminal: where to speak; silent if None.
+        settings: of ``diptych.evaluation.config.EvaluateConfig``, such as ``labels="1%,10%,100%"``, ``seeds=5``,
+            ``against="random,scratch,runs/other"``; the flags of ``diptych evaluate --help``.
 
     Returns:
-        What the JSON file holds: ``contenders``, ``differences``, ``verdict`` and how they came about.
+        What the JSON file holds: ``contenders``, ``differences``, ``verdict``, the ``curve`` over several budgets of
+        labels, and how they came about.
 
     Raises:
         UserError: with one line that says what to change.
     """
-    result = _evaluate(
-        run,
-        str(data),
-        data_dir=data_dir,
-        protocol=protocol,
-        limit=limit,
-        seed=seed,
-        name=name,
-        device=device,
-        terminal=terminal or Terminal(quiet=True),
-    )
+    config = with_settings(EvaluateConfig(), settings)
+    result = _evaluate(run, str(data), config, device=device, terminal=terminal or Terminal(quiet=True))
     write_report(run)
     return result
 
@@ -311,6 +296,48 @@ def compare_runs(runs: Sequence[str | Path], out: str | Path | None) -> Comparis
         draw(comparison, Path(out))
         write_page(comparison, Path(out))
     return comparison
+
+
+def select(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    metric: str | None = None,
+    data: str | Path | None = None,
+    data_dir: str | None = None,
+    pictures: int = 2000,
+    seed: int = 0,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+) -> Selection:
+    """Choose a checkpoint of a run, or among several runs, by their features alone: no label is read.
+
+    Args:
+        runs: a run folder, or several; what is not over yet offers the checkpoints that it has.
+        metric: what ranks them: ``rankme``, ``alpha_req``, ``lidar``, ``clid``, ``learnability``, ``dimension``,
+            ``alignment`` or ``uniformity``; ``evaluation.choosing.unlabelled`` says what each is and where it fails.
+        data: pictures to choose by, as for ``pretrain``; those that the runs learned from if None.
+        data_dir: where the archive of a named data set lies.
+        pictures: how many are drawn.
+        seed: of the draw, the views and the clusters.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+
+    Returns:
+        The choice, its sentence, and every metric of every checkpoint; ``to_dict()`` has JSON values.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    return _select(
+        [runs] if isinstance(runs, str | Path) else runs,
+        metric=metric,
+        data=None if data is None else str(data),
+        data_dir=data_dir,
+        pictures=pictures,
+        seed=seed,
+        device=device,
+        terminal=terminal or Terminal(quiet=True),
+    )
 
 
 def preview(

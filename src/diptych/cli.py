@@ -10,7 +10,7 @@ from importlib import import_module, metadata
 
 from diptych.errors import UserError, printable, suggest
 
-COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "watch", "compare", "methods", "recipes")
+COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "watch", "compare", "select", "methods", "recipes")
 
 USAGE = """\
 diptych: learn image representations from unlabeled pictures, and prove whether it helped.
@@ -22,6 +22,7 @@ diptych: learn image representations from unlabeled pictures, and prove whether 
   diptych report RUN                    rewrite RUN/report.html
   diptych watch RUN                     a live view of a run, going on or over
   diptych compare RUN RUN               runs side by side: what differs, what came of it; --out draws their curves
+  diptych select RUN [RUN ...]          choose a checkpoint, or among runs, without labels
   diptych methods                       ways to learn: the idea, what each needs, what it was measured to do
   diptych recipes                       the recipes: what each is for, what it was measured to do
 

@@ -11,8 +11,8 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -24,6 +24,8 @@ from diptych.config import flatten, to_dict
 from diptych.data.decoding.crashes import report_crashes
 from diptych.distributed import end_in_peace, is_main
 from diptych.errors import UserError, check, suggest, typed
+from diptych.evaluation.choosing.select_text import as_text as selection_as_text
+from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
 from diptych.recipes.book import entries, skeleton
@@ -56,6 +58,7 @@ USAGE = {
     "report": "diptych report RUN",
     "watch": "diptych watch RUN",
     "compare": "diptych compare RUN RUN",
+    "select": "diptych select RUN",
     "methods": "diptych methods",
     "recipes": "diptych recipes",
 }
@@ -203,23 +206,13 @@ def _help_with_config(command: str, cls: type[Any], words: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArgs:
+class EvaluateArgs(EvaluateConfig):
     """Did pretraining help? Compares the backbone with what training began with, random weights and raw pixels."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A finished run."""
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Labelled pictures: class subfolders, an archive of them, a CSV `path,label`, hub:NAME, cifar10 or photos."""
-    data_dir: Folder = None
-    """Where the archive of a named data set lies."""
-    protocol: Literal["standard", "keras"] = "standard"
-    """kNN and a converged linear probe, or the Keras example's own linear probe."""
-    limit: Annotated[int | None, arg(metavar="N")] = None
-    """Use this many pictures of each split, drawn by a fixed seed."""
-    seed: int = 0
-    """Of the split and of the probes."""
-    name: Name = None
-    """Of the result, RUN/evaluation/NAME.json."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     json: Switch = False
@@ -229,17 +222,8 @@ class EvaluateArgs:
 def evaluate(words: list[str]) -> int:
     """Run `diptych evaluate`; returns the exit code."""
     args = _parse("evaluate", EvaluateArgs, words)
-    result = api.evaluate(
-        args.run,
-        args.data,
-        data_dir=args.data_dir,
-        protocol=args.protocol,
-        limit=args.limit,
-        seed=args.seed,
-        name=args.name,
-        device=args.device,
-        terminal=Terminal(),
-    )
+    asked = {field.name: getattr(args, field.name) for field in fields(EvaluateConfig)}
+    result = api.evaluate(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
     _print(args.json, result, as_text(result))
     return 0
 
@@ -345,6 +329,45 @@ def compare(words: list[str]) -> int:
     found = api.compare_runs(args.runs, args.out)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     _print(args.json, found.to_dict(), comparison_as_text(found, width))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectArgs:
+    """Which checkpoint, which run? Ranks them by what their features tell on their own: no label is read."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """One run folder or more."""
+    metric: Name = None
+    """What ranks them: rankme, alpha_req, lidar, clid, learnability, dimension, alignment or uniformity."""
+    data: Annotated[str | None, arg(metavar="DIR")] = None
+    """Pictures to choose by; those that the runs learned from if not given."""
+    data_dir: Folder = None
+    """Where the archive of a named data set lies."""
+    pictures: int = 2000
+    """How many are drawn."""
+    seed: int = 0
+    """Of the draw, the views and the clusters."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def select(words: list[str]) -> int:
+    """Run `diptych select`; returns the exit code."""
+    args = _parse("select", SelectArgs, words)
+    found = api.select(
+        args.runs,
+        metric=args.metric,
+        data=args.data,
+        data_dir=args.data_dir,
+        pictures=args.pictures,
+        seed=args.seed,
+        device=args.device,
+        terminal=Terminal(),
+    )
+    _print(args.json, found.to_dict(), selection_as_text(found))
     return 0
 
 

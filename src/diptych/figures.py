@@ -137,6 +137,37 @@ def neighbors(
     canvas.save(path)
 
 
+def mistakes(path: Path, blocks: Sequence[tuple[str, Pictures, Sequence[tuple[str, str]]]]) -> None:
+    """Draw pictures with what they show and what they were taken for, as a PNG.
+
+    Args:
+        path: of the PNG, written whole or not at all.
+        blocks: a heading, pictures ``(n, C, H, W)`` of any type, n ≥ 0, and for each what it shows and what it was
+            taken for; any text is safe. At least one block has a picture.
+    """
+    every = np.concatenate([np.asarray(pictures) for _, pictures, _ in blocks])
+    (visible,), note = _visible(every, [])
+    cell, gap, head = _cell(visible, PANEL), 14, TEXT + 16
+    row = head + cell + 2 * LINE + 22
+    across = max(len(said) for _, _, said in blocks)
+    width = max(NARROWEST, across * (cell + gap) - gap)
+    canvas = _Canvas(width, row * len(blocks) - 16 + (TEXT + 14 if note else 0))
+    done = 0
+    for number, (title, _, said) in enumerate(blocks):
+        top = number * row
+        canvas.text(title, 0, top + TEXT, width, bold=True)
+        for place, (truth, taken) in enumerate(said):
+            left, base = place * (cell + gap), top + head + cell + TEXT + 4
+            canvas.paste(visible[done], left, top + head, cell)
+            canvas.text(truth, left, base, cell, color=AGREES)
+            canvas.text(f"✗ {taken}", left, base + LINE, cell, color=DIFFERS)
+            done += 1
+        if not said:
+            canvas.text("none", 0, top + head + TEXT, width)
+    canvas.text(note, 0, row * len(blocks) - 16 + TEXT + 8, width)
+    canvas.save(path)
+
+
 def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Draw the loss over the epochs as a PNG: every record faintly, their running mean boldly.
 

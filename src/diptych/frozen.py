@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from diptych.backbones.build import build_backbone
+from diptych.backbones.feature_choice import POOLED, FeatureChoice, features_of
 from diptych.config import from_dict, to_dict
 from diptych.data.decoding.decode import decode, fit, to_pixels
 from diptych.data.decoding.pixels import BadPicture, Depth, PixelFormat, Pixels, convert, format_of
@@ -88,7 +89,9 @@ class FrozenBackbone:
         self.device = device
 
     @torch.inference_mode()
-    def embed(self, images: Tensor | Sequence[Picture], batch_size: int = 256) -> Tensor:
+    def embed(
+        self, images: Tensor | Sequence[Picture], batch_size: int = 256, features: FeatureChoice = POOLED
+    ) -> Tensor:
         """Turn pictures into feature vectors.
 
         Args:
@@ -96,13 +99,15 @@ class FrozenBackbone:
                 pictures or ``(H, W, C)`` arrays of any size. A run with ``tile`` has learned from squares of that
                 size: cut pictures likewise first.
             batch_size: pictures at a time; it changes the memory needed and nothing else.
+            features: which numbers of the network; by default those that it returns.
 
         Returns:
-            ``(N, num_features)`` float32 on the CPU, not normalised.
+            ``(N, width(features))`` float32 on the CPU, not normalised.
 
         Raises:
             DataError: the tensor has another shape or type.
             BadPicture: a file cannot be read.
+            ConfigError: the network has no such features.
         """
         if isinstance(images, str | Path):
             raise DataError(f"embed() takes a list of files: type embed(['{images}'])")
@@ -114,13 +119,26 @@ class FrozenBackbone:
                 f"embed() takes {wanted.depth} pictures (N, {', '.join(map(str, shape))}) or a list of files, not "
                 f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
             )
-        features = [self._features(part) for part in torch.split(pictures, batch_size)]
-        return torch.cat(features) if features else torch.empty(0, self.num_features)
+        if not len(pictures):
+            return torch.empty(0, self.width(features))
+        return torch.cat([self._features(part, features) for part in torch.split(pictures, batch_size)])
 
-    def _features(self, pictures: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def width(self, features: FeatureChoice = POOLED) -> int:
+        """Return how many numbers a picture gets; other features than the default are computed once to count them.
+
+        Raises:
+            ConfigError: the network has no such features.
+        """
+        if features == POOLED:
+            return self.num_features
+        size, wanted = self.preprocessing.image_size, self.preprocessing.pixels
+        black = torch.zeros(1, wanted.channels, size, size, dtype=getattr(torch, wanted.depth))
+        return self._features(black, features).shape[1]
+
+    def _features(self, pictures: Tensor, choice: FeatureChoice) -> Tensor:
         values = prepared(pictures, self.preprocessing, self.device)
-        features: Tensor = self.module(values.contiguous(memory_format=torch.channels_last))
-        return features.float().cpu()
+        return features_of(self.module, values.contiguous(memory_format=torch.channels_last), choice).float().cpu()
 
     def _fit(self, images: Sequence[Picture]) -> Tensor:
         size, wanted = self.preprocessing.image_size, self.preprocessing.pixels

@@ -14,7 +14,8 @@
           pictures-initial.u64       all that the run had learned from whose weights this one began with, where known
           views.png                  some pictures with their two views
           loss.png                   the loss curve
-          evaluation/<name>.json     and <name>-neighbors.png
+          evaluation/<name>.json     and <name>-neighbors.png, <name>-changed.png, <name>-labels.json
+          features/                  what evaluations computed once (``evaluation/cache.py``); may be deleted
           quarantine.jsonl           pictures that could not be read, and why
           recovered.jsonl            metrics of steps that a recovery from a collapse went back behind
           trackers.json              the names by which services know this run; tensorboard/, wandb/ are their files
@@ -153,6 +154,7 @@ class RunFolder:
         self.views = self.path / "views.png"
         self.loss = self.path / "loss.png"
         self.evaluation = self.path / "evaluation"
+        self.features = self.path / "features"
         self.quarantine = self.path / "quarantine.jsonl"
         self.recovered = self.path / "recovered.jsonl"
         self.faults = self.path / "faults.jsonl"

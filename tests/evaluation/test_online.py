@@ -14,10 +14,10 @@ from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.stores.digests import digests_of
 from diptych.distributed import World
 from diptych.errors import ConfigError, DataError
-from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features
 from diptych.evaluation.online import K, Online, neighbours, read_probe, spacing, stability
 from diptych.evaluation.pictures import open_labelled, read_labelled
+from diptych.evaluation.probes import knn, linear
 from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing
 from diptych.progress import Terminal
 

@@ -7,68 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from colours import FILE, evaluate, make_run, paint
 from PIL import Image
-from torch import nn
 
-from diptych.data.decoding.pixels import PixelFormat
 from diptych.data.sources.open import open_data
-from diptych.data.sources.source import Source, digest
-from diptych.data.stores.digests import read_digests, write_digests
-from diptych.data.stores.memory import MemoryStore, build_memory_store
+from diptych.data.sources.source import digest
+from diptych.data.stores.digests import read_digests
 from diptych.errors import ConfigError, DataError, RunFolderError
-from diptych.evaluation.run import default_name, evaluate
+from diptych.evaluation.run import default_name
 from diptych.evaluation.table import as_text
-from diptych.frozen import BackboneCard, Preprocessing, initial_backbone, save_backbone, save_weights
 from diptych.progress import Terminal
-from diptych.runs import CARD, RunFolder, write_json
-
-COLOURS = {"blue": (60, 60, 160), "green": (60, 160, 60), "red": (160, 60, 60)}
-SIZE = 16
-FILE = "w.safetensors"
-
-
-def paint(folder: Path, per_class: int, classes: tuple[str, ...] = tuple(COLOURS), seed: int = 0) -> Path:
-    """Noisy pictures whose mean colour is their class."""
-    random = np.random.default_rng(seed)
-    for name in classes:
-        (folder / name).mkdir(parents=True)
-        for number in range(per_class):
-            noise = random.normal(COLOURS[name], 50, (SIZE, SIZE + 4, 3))
-            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number:03}.png")
-    return folder
-
-
-def make_run(
-    path: Path, *, seed: int = 0, weights: int | None = 0, learned: Source | None = None, began: int | None = None
-) -> Path:
-    """A run whose "trained" weights are those of the random seed ``weights``, or all zero if None.
-
-    ``learned`` is what it was trained on; pictures that are nowhere else if None. Where ``began`` is given, training
-    began with the weights of that random seed, "out of a file".
-    """
-    run = RunFolder.create(path)
-    module, width, _ = initial_backbone("resnet20v2", SIZE, weights or 0)
-    if weights is None:
-        for parameter in module.parameters():
-            nn.init.zeros_(parameter)
-    preprocessing = Preprocessing(image_size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-    card = BackboneCard(
-        schema_version=1,
-        backbone="resnet20v2",
-        num_features=width,
-        seed=seed,
-        preprocessing=preprocessing,
-        init_from=None if began is None else FILE,
-    )
-    save_backbone(run, module, card)
-    if began is not None:
-        save_weights(run.initial, initial_backbone("resnet20v2", SIZE, began)[0].state_dict())
-    nowhere = MemoryStore(images=torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), source_indices=torch.zeros(1))
-    store = build_memory_store(learned, SIZE, PixelFormat(), lambda bad: None) if learned else nowhere
-    write_digests(run, store.digests)
-    write_json(run.config, dict.fromkeys(CARD) | {"schema_version": 1})
-    return path
+from diptych.runs import RunFolder, write_json
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +62,7 @@ def test_what_is_written(same: tuple[Path, dict[str, Any]], pictures: Path) -> N
     assert json.loads((run / "evaluation" / "colours.json").read_text()) == result
     assert list(result) == [
         *("schema_version", "name", "created", "diptych", "command", "run", "data", "protocol", "settings", "seed"),
-        *("contenders", "differences", "verdict", "seconds"),
+        *("names", "contenders", "compared_with", "differences", "gains", "verdict", "changed", "leaks", "seconds"),
     ]
     assert list(result["contenders"]) == ["pretrained", "random", "pixels"]
     for probes in result["contenders"].values():
@@ -215,7 +164,7 @@ def test_test_pictures_that_the_probes_learn_from_are_counted(tmp_path: Path, di
         shutil.copy(mixed / "train" / "red" / f"{number:03}.png", mixed / "test" / "red" / f"copy{number}.png")
     result = evaluate(make_run(tmp_path / "run"), str(mixed))
     assert result["data"]["copies_of_training"] == 4
-    assert "4 of the test pictures are exact copies" in result["data"]["note"]
+    assert "4 of 34 test pictures are exact copies of training pictures" in result["data"]["note"]
 
 
 def test_the_seed_decides_the_split_and_limit_draws_before_it(tmp_path: Path, pictures: Path) -> None:
@@ -250,7 +199,7 @@ def test_the_keras_protocol_has_one_probe_and_no_pixels(tmp_path: Path, pictures
             "augmentation": "horizontal flip",
         }
     }
-    assert [path.name for path in (run / "evaluation").iterdir()] == ["colours-keras.json"]
+    assert {path.name for path in (run / "evaluation").iterdir()} == {"colours-keras.json", "colours-keras-changed.png"}
 
 
 def test_an_earlier_result_of_that_name_is_replaced_and_that_is_said(
@@ -294,7 +243,7 @@ def test_labels_go_with_their_pictures_when_some_are_broken(tmp_path: Path, divi
 def test_the_command_repeats_the_evaluation(tmp_path: Path, divided: Path) -> None:
     run = make_run(tmp_path / "a run")
     result = evaluate(run, str(divided), limit=25, seed=3, name="n")
-    expected = ["diptych", "evaluate", str(run), str(divided), "--seed", "3", "--limit", "25", "--name", "n"]
+    expected = ["diptych", "evaluate", str(run), str(divided), "--limit", "25", "--seed", "3", "--name", "n"]
     assert shlex.split(result["command"]) == expected
     plain = evaluate(run, str(divided))
     assert shlex.split(plain["command"]) == ["diptych", "evaluate", str(run), str(divided), "--seed", "0"]

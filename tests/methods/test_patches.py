@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from diptych.backbones.patches import PATCH, PatchNetwork
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation.features import Features
-from diptych.evaluation.knn import classify
+from diptych.evaluation.probes.knn import classify
 from diptych.methods.patches import PASSES, PatchesConfig, _reservoir, fit, inverse_root
 
 

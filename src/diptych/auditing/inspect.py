@@ -9,10 +9,7 @@ A JPEG of more than twice ``LEAST`` pixels is reduced by its own decoder to a ha
 every byte all the same and takes less than half the time; the statistics are then those of the reduced picture, whose
 mean is the same and whose deviation and range are slightly smaller, as they are for a network that gets it resized.
 
-The perceptual hash is the DCT hash of Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash
-Functions": the picture in gray at 32 × 32 pixels, the 8 × 8 lowest frequencies of its cosine transform, and a bit for
-each: is it above their median? On the 60,000 pictures of CIFAR-10 it proposes fewer wrong pairs than the difference
-hash (dHash) at every distance. 16 × 16 gray pixels are kept beside it, and decide (``near.py``).
+16 × 16 gray pixels are kept beside the perceptual hash of ``data.hashes``, and decide (``near.py``).
 
 This module loads no torch: the worker processes import it.
 """
@@ -35,17 +32,12 @@ from PIL import Image, ImageFile
 from diptych.data.decoding.decode import FORMATS, MAX_PIXELS, ORIENTATION, check_bytes, decode, header
 from diptych.data.decoding.pixels import LUMA, BadPicture, Pixels, upright, upright_size
 from diptych.data.decoding.tiff import is_tiff
+from diptych.data.hashes import FLAT, SIDE, perceptual_hashes
 
-SIDE = 32
-"""Pixels a side of the gray picture that is hashed."""
 SIGNATURE = 16
 """Pixels a side of the gray picture that is kept."""
-LOW = 8
-"""Frequencies a side that make the hash."""
 DIGITS = 32
 """Hexadecimal digits kept of a SHA-256."""
-FLAT = 0.005
-"""A picture whose every channel varies by less than this part of its type's range looks constant."""
 FIRST = 1 << 20
 """Bytes read at first."""
 BLOCK = 1 << 20
@@ -72,8 +64,6 @@ TURNED = range(2, 9)
 """EXIF orientations of pictures that must be turned."""
 PIXELS = "pixels"
 """The format of a picture that is in memory already, and has no file."""
-
-_COSINES = np.cos(np.pi * (np.arange(SIDE) + 0.5) * np.arange(LOW)[:, None] / SIDE)
 
 
 class Record(NamedTuple):
@@ -288,15 +278,6 @@ def _complete(looks: Sequence[_Look]) -> list[Record]:
             )
         records.append(record)
     return records
-
-
-def perceptual_hashes(grays: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Hash gray pictures ``(N, SIDE, SIDE)``; alike pictures differ in few of the 64 bits."""
-    waves = (_COSINES @ grays.astype(np.float64) @ _COSINES.T).reshape(len(grays), LOW * LOW)
-    # The first is the mean brightness, which says nothing about what is seen.
-    bits = waves > np.median(waves[:, 1:], axis=1, keepdims=True)
-    packed: NDArray[np.int64] = np.packbits(bits, axis=1).view(">i8").ravel().astype(np.int64)
-    return packed
 
 
 def _signatures(grays: NDArray[np.uint8]) -> NDArray[np.uint8]:

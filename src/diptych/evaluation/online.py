@@ -28,10 +28,9 @@ from diptych.data.sources.source import Source, Subset
 from diptych.data.sources.split import draw, stratified_split
 from diptych.distributed import World, from_main
 from diptych.errors import ConfigError, DataError, RunFolderError
-from diptych.evaluation import knn, linear
 from diptych.evaluation.features import backbone_features
 from diptych.evaluation.pictures import Labelled, open_labelled, read_labelled
-from diptych.evaluation.scores import score
+from diptych.evaluation.probes import knn, linear
 from diptych.frozen import FrozenBackbone
 from diptych.progress import Terminal
 from diptych.seeding import DRAW, generator
@@ -189,11 +188,9 @@ def accuracies(backbone: FrozenBackbone, pictures: Labelled) -> dict[str, float]
     train = backbone_features(backbone, pictures.train.images, pictures.train_labels)
     test = backbone_features(backbone, pictures.test.images, pictures.test_labels)
     by_neighbours, _ = knn.classify(train, test.values, len(pictures.classes))
-    by_plane = linear.fit_linear(train, test.values, len(pictures.classes), SEED).predictions
-    return {
-        "knn_top1": score(by_neighbours, test.labels, pictures.classes).top1,
-        "linear_top1": score(by_plane, test.labels, pictures.classes).top1,
-    }
+    by_plane = linear.fit_linear(train, test.values, len(pictures.classes), SEED).logits
+    found = {"knn_top1": by_neighbours, "linear_top1": by_plane}
+    return {name: (logits.argmax(dim=1) == test.labels).double().mean().item() for name, logits in found.items()}
 
 
 def read_probe(

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diptych.data.decoding.pixels import BadPicture, PixelFormat
@@ -109,25 +107,6 @@ def read_labelled(sources: Sources, size: int, pixels: PixelFormat, terminal: Te
         test_labels=torch.tensor([places[name] for name in test_names]),
         classes=classes,
         bad=bad,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overlap:
-    """Test pictures that something has met before, by their pixels: copies count, near-duplicates do not."""
-
-    pretraining: int
-    """How many the backbone saw, without their labels, during pretraining."""
-    training: int
-    """How many the probes learn from too, labels included."""
-
-
-def overlap(pictures: Labelled, pretrained_on: NDArray[np.uint64]) -> Overlap:
-    """Count the test pictures among those of pretraining (given by their hashes) and among the probes' own."""
-    test = pictures.test.digests
-    return Overlap(
-        pretraining=int(np.isin(test, pretrained_on).sum()),
-        training=int(np.isin(test, pictures.train.digests).sum()),
     )
 
 

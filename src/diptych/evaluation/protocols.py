@@ -1,68 +1,183 @@
 """The two protocols: which contenders meet under which probes. Every contender gets the same pictures and settings."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from diptych.evaluation import keras_protocol, knn, linear
-from diptych.evaluation.features import PIXEL_SIDE, Features, backbone_features, is_averaged, pixel_features
-from diptych.evaluation.pictures import Labelled
-from diptych.evaluation.scores import Score, score
-from diptych.frozen import FrozenBackbone
-from diptych.progress import Terminal
+from torch import Tensor
 
-Scores = dict[str, dict[str, Score]]
-"""Contender → probe → score."""
+from diptych.evaluation.config import PROBES, ProbeName
+from diptych.evaluation.contenders import Contender
+from diptych.evaluation.features import PIXEL_SIDE, Features, is_averaged
+from diptych.evaluation.numbers.imbalance import positive_class
+from diptych.evaluation.numbers.scores import Score, score
+from diptych.evaluation.pictures import Labelled
+from diptych.evaluation.probes import finetune, keras_protocol, knn, linear
+from diptych.evaluation.probes.finetune import Lesson
+from diptych.evaluation.subsets import ALL, Budget, subset
+from diptych.progress import Terminal
+from diptych.views.config import ViewsConfig
+
+Trials = dict[str, dict[str, list[Score]]]
+"""Contender → probe → its score with each seed, all with one budget of labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured."""
+
+    probes: tuple[ProbeName, ...] = ("knn", "linear")
+    budgets: tuple[Budget, ...] = (ALL,)
+    """Labels that may be used, fewest first."""
+    seeds: tuple[int, ...] = (0,)
+    """Each draws the labelled pictures, the part that chooses hyper-parameters, and fine-tuning's order anew."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    """Flips and turns of fine-tuning."""
+    steps: int | None = None
+    """Of fine-tuning; chosen by the number of labels if None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """What a protocol found, and the settings it used."""
 
-    scores: Scores
+    trials: list[Trials]
+    """One for each budget."""
+    rows: list[list[Tensor]]
+    """For each budget and seed, the places of the pictures whose labels were used, ``(n,)`` int64."""
     settings: dict[str, Any]
     neighbors: knn.Neighbors | None = None
-    """Those that the pretrained features find, under the standard protocol."""
+    """Those that the pretrained features find with the most labels, under the standard protocol."""
+
+
+PicturesOf = Callable[[Contender], Labelled]
+"""The pictures as a contender takes them: the same ones, in its own size and type."""
+FeaturesOf = Callable[[Contender], tuple[Features, Features]]
+"""Of the training and the test pictures."""
 
 
 def measure_standard(
-    backbones: Mapping[str, FrozenBackbone], pictures: Labelled, seed: int, terminal: Terminal
+    contenders: Sequence[Contender], pictures: PicturesOf, features: FeaturesOf, plan: Plan, terminal: Terminal
 ) -> Measured:
-    """Weighted kNN and logistic regression, on each backbone's features and on raw pixels.
+    """Weighted kNN, logistic regression and fine-tuning, each contender with the same labels.
 
     Args:
-        backbones: ``pretrained``, perhaps ``initial``, and ``random``.
-        pictures: to learn from and to be tested on.
-        seed: of the split of the training pictures that chooses the linear probe's L2 strength.
-        terminal: is told a line per contender, and any reservation about a probe.
+        contenders: ``pretrained`` first.
+        pictures: of each.
+        features: of each.
+        plan: what is measured.
+        terminal: is told a line per contender and budget, and any reservation about a probe.
     """
-    scores: Scores = {}
-    found = {}
-    for contender in (*backbones, "pixels"):
-        train, test = _features(backbones.get(contender), pictures)
-        predictions, found[contender] = knn.classify(train, test.values, len(pictures.classes))
-        scores[contender] = {
-            "knn": score(predictions, test.labels, pictures.classes),
-            "linear": _linear(train, test, pictures.classes, seed, contender, terminal),
-        }
-        terminal.say(
-            f"{contender}: " + ", ".join(f"{probe} {100 * s.top1:.1f} %" for probe, s in scores[contender].items())
+    known = pictures(contenders[0])
+    rows = [[subset(known.train_labels, budget, seed) for seed in plan.seeds] for budget in plan.budgets]
+    trials: list[Trials] = [{} for _ in plan.budgets]
+    neighbors = None
+    for contender in contenders:
+        probes = [probe for probe in plan.probes if takes_part(contender, probe)]
+        found = features(contender) if set(probes) & {"knn", "linear"} else None
+        for budget, table, drawn in zip(plan.budgets, trials, rows, strict=True):
+            own = table[contender.key] = {}
+            for probe in probes:
+                if probe == "finetune":
+                    own[probe] = _finetuned(contender, pictures(contender), drawn, plan)
+                else:
+                    assert found is not None
+                    own[probe], last = _probed(probe, found, drawn, plan.seeds, known.classes)
+                    if last and contender is contenders[0]:
+                        neighbors = last
+                _warn(own[probe], f"{probe} on {contender.name}", terminal)
+            if own:
+                labels = f" with {budget.told} of the labels" if plan.budgets != (ALL,) else ""
+                terminal.say(f"{contender.name}{labels}: {_means(own)}")
+    return Measured(trials=trials, rows=rows, settings=_settings(contenders[0], known, plan), neighbors=neighbors)
+
+
+def takes_part(contender: Contender, probe: ProbeName) -> bool:
+    """Whether a contender can be measured so: what has no weights to train is not fine-tuned, scratch is that only."""
+    if probe != "finetune":
+        return contender.kind != "scratch"
+    trained = contender.backbone is not None and next(contender.backbone.module.parameters(), None) is not None
+    return trained and contender.kind != "random"
+
+
+def _probed(
+    probe: ProbeName, features: tuple[Features, Features], drawn: Sequence[Tensor], seeds: Sequence[int], classes: Any
+) -> tuple[list[Score], knn.Neighbors | None]:
+    """Score one probe on frozen features, with the labels of each seed; the neighbours are those of the last."""
+    train, test = features
+    positive = positive_class(train.labels, classes)
+    scores: list[Score] = []
+    neighbors = None
+    for rows, seed in zip(drawn, seeds, strict=True):
+        part = Features(train.values[rows], train.labels[rows])
+        if probe == "linear":
+            fitted = linear.fit_linear(part, test.values, len(classes), seed)
+            how = {"l2": fitted.l2, "l2_at_edge": fitted.at_edge}
+            how |= {"iterations": fitted.iterations, "converged": fitted.converged}
+            scores.append(score(fitted.logits, test.labels, classes, positive, **how))
+        elif scores and len(rows) == len(train.labels):  # chance has no part in it: all labels, the same neighbours
+            scores.append(scores[0])
+        else:
+            votes, neighbors = knn.classify(part, test.values, len(classes))
+            scores.append(score(votes, test.labels, classes, positive))
+    return scores, neighbors
+
+
+def _finetuned(contender: Contender, pictures: Labelled, drawn: Sequence[Tensor], plan: Plan) -> list[Score]:
+    """Train the whole network with the labels of each seed; the rate is chosen with those of the first."""
+    assert contender.backbone is not None
+    positive = positive_class(pictures.train_labels, pictures.classes)
+    scores: list[Score] = []
+    rate = None
+    for rows, seed in zip(drawn, plan.seeds, strict=True):
+        lesson = Lesson(
+            images=pictures.train.images[rows],
+            labels=pictures.train_labels[rows],
+            classes=len(pictures.classes),
+            views=plan.views,
+            seed=seed,
+            steps=plan.steps,
         )
-    return Measured(scores=scores, settings=_standard_settings(pictures), neighbors=found["pretrained"])
+        rate = rate or finetune.choose_rate(contender.backbone, lesson)
+        tuned = finetune.finetune(contender.backbone, lesson, pictures.test.images, rate)
+        how = {"lr": tuned.rate, "lr_at_edge": tuned.rate_at_edge, "steps": tuned.steps}
+        scores.append(score(tuned.logits, pictures.test_labels, pictures.classes, positive, **how))
+    return scores
+
+
+def _warn(scores: Sequence[Score], what: str, terminal: Terminal) -> None:
+    """Say what speaks against trusting a probe."""
+    if not all(s.details.get("converged", True) for s in scores):
+        terminal.say(f"The probe {what} stopped before it converged: its accuracy is approximate")
+    for key, name in (("l2", "L2 strength"), ("lr", "learning rate")):
+        edges = {s.details[key] for s in scores if s.details.get(f"{key}_at_edge")}
+        if edges:
+            terminal.say(
+                f"The probe {what} chose the outermost {name} tried, {min(edges):g}: a better one may lie beyond"
+            )
+
+
+def _means(own: Mapping[str, Sequence[Score]]) -> str:
+    return ", ".join(f"{probe} {100 * sum(s.top1 for s in found) / len(found):.1f} %" for probe, found in own.items())
 
 
 def measure_keras(
-    backbones: Mapping[str, FrozenBackbone], pictures: Labelled, seed: int, terminal: Terminal
+    contenders: Sequence[Contender], pictures: PicturesOf, features: FeaturesOf, seed: int, terminal: Terminal
 ) -> Measured:
     """The Keras example's linear layer on each backbone; see ``keras_protocol``."""
-    scores: Scores = {}
-    for contender, backbone in backbones.items():
-        train, test = _features(backbone, pictures)
-        flipped = backbone_features(backbone, pictures.train.images.flip(-1), pictures.train_labels)
-        probe = keras_protocol.fit_keras(train, flipped.values, test.values, len(pictures.classes), seed)
-        result = score(probe.predictions, test.labels, pictures.classes, epoch_losses=probe.epoch_losses)
-        scores[contender] = {"linear": result}
-        terminal.say(f"{contender}: linear {100 * result.top1:.1f} %")
+    trials: Trials = {}
+    known = pictures(contenders[0])
+    for contender in contenders:
+        if contender.backbone is None:
+            continue
+        own = pictures(contender)
+        train, test = features(contender)
+        flipped = contender.backbone.embed(own.train.images.flip(-1)).clone()
+        probe = keras_protocol.fit_keras(train, flipped, test.values, len(own.classes), seed)
+        positive = positive_class(own.train_labels, own.classes)
+        result = score(probe.logits, test.labels, own.classes, positive, epoch_losses=probe.epoch_losses)
+        trials[contender.key] = {"linear": [result]}
+        terminal.say(f"{contender.name}: linear {100 * result.top1:.1f} %")
     settings = {
         "optimizer": "SGD",
         "lr": keras_protocol.PEAK_LR,
@@ -71,43 +186,13 @@ def measure_keras(
         "epochs": keras_protocol.EPOCHS,
         "augmentation": "horizontal flip",
     }
-    return Measured(scores=scores, settings={"linear": settings})
+    every = subset(known.train_labels, ALL, seed)
+    return Measured(trials=[trials], rows=[[every]], settings={"linear": settings})
 
 
-def _features(backbone: FrozenBackbone | None, pictures: Labelled) -> tuple[Features, Features]:
-    """Features of the training and the test pictures; raw pixels where there is no backbone."""
-    train, test = (pictures.train.images, pictures.train_labels), (pictures.test.images, pictures.test_labels)
-    if backbone is None:
-        return pixel_features(*train), pixel_features(*test)
-    return backbone_features(backbone, *train), backbone_features(backbone, *test)
-
-
-def _linear(
-    train: Features, test: Features, classes: Sequence[str], seed: int, contender: str, terminal: Terminal
-) -> Score:
-    """Score the linear probe, and say what speaks against trusting it."""
-    probe = linear.fit_linear(train, test.values, len(classes), seed)
-    if not probe.converged:
-        terminal.say(f"The linear probe on {contender} stopped before it converged: its accuracy is approximate")
-    if probe.at_edge:
-        terminal.say(
-            f"The linear probe on {contender} chose the outermost L2 strength tried, {probe.l2:g}: "
-            "a better one may lie beyond"
-        )
-    return score(
-        probe.predictions,
-        test.labels,
-        classes,
-        l2=probe.l2,
-        l2_at_edge=probe.at_edge,
-        iterations=probe.iterations,
-        converged=probe.converged,
-    )
-
-
-def _standard_settings(pictures: Labelled) -> dict[str, Any]:
+def _settings(pretrained: Contender, pictures: Labelled, plan: Plan) -> dict[str, Any]:
     averaged = f", averaged to {PIXEL_SIDE} × {PIXEL_SIDE}" if is_averaged(pictures.train.images) else ""
-    return {
+    known: dict[ProbeName, dict[str, Any]] = {
         "knn": {"k": min(knn.K, len(pictures.train)), "temperature": knn.TEMPERATURE, "similarity": "cosine"},
         "linear": {
             "objective": "mean cross-entropy + l2/2 · squared weights, on standardised features",
@@ -116,5 +201,17 @@ def _standard_settings(pictures: Labelled) -> dict[str, Any]:
             "tolerance": linear.TOLERANCE,
             "max_iterations": linear.MAX_ITERATIONS,
         },
+        "finetune": {
+            "optimizer": "AdamW",
+            "lr_chosen_on": f"{linear.HELD_OUT:.0%} of the labelled pictures of the first seed",
+            "lr_grid": list(finetune.RATES),
+            "weight_decay": finetune.WEIGHT_DECAY,
+            "batch_size": finetune.BATCH,
+            "crops": 2,
+            "crop_scale": list(finetune.CROP_SCALE),
+        },
+    }
+    return {
+        **{probe: known[probe] for probe in PROBES if probe in plan.probes},
         "pixels": f"pictures of {pictures.train.images.shape[-1]} px{averaged}, values 0..1",
     }

@@ -1,66 +1,58 @@
 """Evaluate a run: the pretrained backbone, its random twin and raw pixels, under the same probes on the same pictures.
 
-Where training began with other than random weights (``--init-from``), the network as it then was is a fourth contender,
-and the one that the verdict compares with: whether it helped to train on these pictures is the question.
+Where training began with other than random weights (``--init-from``), the network as it then was is a further
+contender, and the one that the verdict compares with: whether it helped to train on these pictures is the question.
+Others are met where they are asked for (``contenders``), each with the same labels.
 
-Left behind are ``RUN/evaluation/<name>.json`` and, under the standard protocol, ``<name>-neighbors.png``.
+Left behind are ``RUN/evaluation/<name>.json`` and, under the standard protocol, ``<name>-neighbors.png``,
+``<name>-changed.png`` and, where not all labels were used, ``<name>-labels.json``, which says whose were.
 """
 
 import os
 import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import torch
+import numpy as np
 
-from diptych import figures
-from diptych.data.stores.digests import read_digests
-from diptych.errors import ConfigError, printable, suggest
-from diptych.evaluation.knn import Neighbors
-from diptych.evaluation.pictures import Labelled, Overlap, Sources, open_labelled, overlap, read_labelled
-from diptych.evaluation.protocols import measure_keras, measure_standard
-from diptych.evaluation.scores import difference
-from diptych.evaluation.verdict import decide, level_for
-from diptych.frozen import load, load_initial, random_twin
+from diptych.backbones.feature_choice import POOLED, parse_choice
+from diptych.config import from_dict, to_dict
+from diptych.errors import printable
+from diptych.evaluation import files
+from diptych.evaluation.against import Asked, parse_against
+from diptych.evaluation.cache import FeatureCache
+from diptych.evaluation.config import SCRATCH, EvaluateConfig
+from diptych.evaluation.contenders import Contender, open_contenders
+from diptych.evaluation.curve import OURS, Point, points_of
+from diptych.evaluation.given import Given
+from diptych.evaluation.leakage import Leaks, find_leaks
+from diptych.evaluation.numbers.imbalance import imbalance
+from diptych.evaluation.pictures import Labelled, Sources, open_labelled
+from diptych.evaluation.protocols import Measured, Plan, measure_keras, measure_standard
+from diptych.evaluation.subsets import ALL, ordered
+from diptych.frozen import open_finished
 from diptych.progress import Terminal
-from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, writing_errors
-from diptych.seeding import generator
+from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
+from diptych.views.config import ViewsConfig
 
 ENDINGS = r"\.(zip|tar|tgz|tar\.gz|csv|parquet|txt|lst)$"
-SHOWN_QUERIES, SHOWN_NEIGHBORS = 8, 6
-
-Protocol = Literal["standard", "keras"]
 
 
 def evaluate(
-    run: str | Path,
-    data: str,
-    *,
-    data_dir: str | None = None,
-    protocol: Protocol = "standard",
-    limit: int | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    device: str = "auto",
-    terminal: Terminal | None = None,
+    run: str | Path, data: str, config: EvaluateConfig, *, device: str = "auto", terminal: Terminal | None = None
 ) -> dict[str, Any]:
     """Measure whether pretraining helped on labelled pictures, and write the answer into the run folder.
 
     Args:
         run: a finished run's folder.
         data: labelled pictures: a folder, an archive, a CSV file, or a known name. Where it holds ``train/`` and
-            ``test/``, the probes learn from the one and are tested on the other; else it is split 80/20 by ``seed``.
-        data_dir: where a known data set lies.
-        protocol: ``standard`` (weighted kNN, and logistic regression to convergence) or ``keras`` (the Keras SimSiam
-            example's own linear layer).
-        limit: draw this many pictures from each of ``train/`` and ``test/``, or from all of ``data``.
-        seed: of every draw made here, save the one of ``limit``, which never changes.
-        name: of the result; by default that of the data, with ``-keras`` for that protocol.
+            ``test/``, the probes learn from the one and are tested on the other; else it is split 80/20 by the seed.
+        config: what is asked.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         terminal: where to speak; nowhere if None.
 
@@ -72,136 +64,179 @@ def evaluate(
     """
     started = time.monotonic()
     terminal = terminal or Terminal(quiet=True)
-    _refuse(protocol, limit, seed, name)
-    name = name or default_name(data, protocol)
+    name = config.name or default_name(data, config.protocol)
     folder = RunFolder.open(run)
     card = folder.read_card()
     terminal.log_to(folder.log)
-    pretrained, initial = load(run, device), load_initial(run, device)
-    backbones = {"pretrained": pretrained} | ({"initial": initial} if initial else {})
-    backbones["random"] = random_twin(run, device)
-    init_from = printable(pretrained.init_from) if pretrained.init_from is not None else None
-    made = pretrained.preprocessing
-    sources = open_labelled(data, data_dir, limit, seed, made.tile)
+    choice = parse_choice(config.features, config.layer)
+    _, made = open_finished(run)
+    init_from = None if made.init_from is None else printable(made.init_from)
+    contenders = open_contenders(run, _asked(config, began_at_random=init_from is None), device)
+    sources = open_labelled(data, config.data_dir, config.limit, config.seed, made.preprocessing.tile)
     terminal.say(sources.found)
-    pictures = read_labelled(sources, made.image_size, made.pixels, terminal)
-    _quarantine(folder, pictures, terminal)
-    met = _overlap(folder, pictures, terminal)
-    unknown = None if folder.initial_pictures.exists() else init_from
+    given = Given(sources, FeatureCache(folder.features), choice, terminal)
+    pictures = given.pictures(contenders[0])
+    files.quarantine(folder, pictures, terminal)
+    met = _met(contenders, given, terminal)
+    leaks = _leaks(contenders[0], sources, given)
+    skewed = imbalance(pictures.test_labels, pictures.classes)
+    notes = [note for contender in contenders for note in contender.notes]
+    for sentence in (*leaks.sentences(), *([skewed] if skewed else []), *notes):
+        terminal.say(sentence)
     terminal.say(f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on: {sources.note}")
 
-    measured = (measure_keras if protocol == "keras" else measure_standard)(backbones, pictures, seed, terminal)
-    scores = measured.scores
-    level = level_for(len(scores["pretrained"]))
-    against = scores["initial" if initial else "random"]
-    differences = {p: difference(scores["pretrained"][p], against[p], level) for p in against}
-    top1 = {contender: {probe: s.top1 for probe, s in probes.items()} for contender, probes in scores.items()}
-    unseen = not (met.pretraining or unknown)
-    verdict = decide(differences, top1, len(pictures.test), unseen=unseen, init_from=init_from)
+    plan = _plan(config, card, len(pictures.train))
+    if config.protocol == "keras":
+        measured = measure_keras(contenders, given.pictures, given.features, config.seed, terminal)
+    else:
+        measured = measure_standard(contenders, given.pictures, given.features, plan, terminal)
+    unseen = not (met[OURS] or contenders[0].unknown)
+    points = points_of(measured, plan, len(pictures.train), unseen=unseen, init_from=init_from)
 
+    path = folder.evaluation / f"{name}.json"
+    if path.exists():
+        terminal.say(f"Replacing the earlier {path}")
+    changed = files.draw(path, pictures, measured, points[-1], config.seed)
+    files.write_labels(path, sources, pictures, measured, plan)
     result = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "diptych": metadata.version("diptych"),
-        "command": _command(run, data, data_dir, protocol, limit, seed, name),
+        "command": f"{shlex.join(['diptych', 'evaluate', str(run), data])} {config.words}",
         "run": str(run),
-        "data": _describe(sources, pictures, met, unknown, card),
-        "protocol": protocol,
-        "settings": measured.settings,
-        "seed": seed,
-        **({"init_from": init_from} if initial else {}),
-        "contenders": {c: {probe: s.to_dict() for probe, s in probes.items()} for c, probes in scores.items()},
-        "differences": {probe: d.to_dict() for probe, d in differences.items()},
-        "verdict": verdict.to_dict(),
+        "data": _described(sources, pictures, contenders, met, leaks, card),
+        "protocol": config.protocol,
+        "settings": measured.settings
+        | ({} if choice == POOLED else {"features": to_dict(choice)})
+        | ({} if plan.budgets == (ALL,) and config.seeds == 1 else {"labels": _budgets(plan)}),
+        "seed": config.seed,
+        **({} if init_from is None else {"init_from": init_from}),
+        "names": {contender.key: contender.name for contender in contenders},
+        **_found(measured, points),
+        "changed": changed,
+        "leaks": leaks.to_dict() | {"without": _without(leaks, measured)},
+        **({"imbalance": skewed} if skewed else {}),
         "seconds": round(time.monotonic() - started, 2),
     }
-    path = folder.evaluation / f"{name}.json"
-    if path.exists():
-        terminal.say(f"Replacing the earlier {path}")
-    figure = path.with_name(f"{name}-neighbors.png")
-    if measured.neighbors:
-        _draw_neighbors(figure, pictures, measured.neighbors, seed)
-    else:  # an earlier evaluation of this name may have left one
-        with writing_errors(figure):
-            figure.unlink(missing_ok=True)
     write_json(path, result)
     return result
 
 
-def default_name(data: str, protocol: Protocol) -> str:
+def default_name(data: str, protocol: str) -> str:
     """Name a result after its data, in letters, digits, - and _: ``my pictures.tar.gz`` → ``my-pictures``."""
     base = re.sub(ENDINGS, "", os.path.basename(os.path.abspath(data)), flags=re.IGNORECASE)
     base = re.sub(r"[^A-Za-z0-9_-]+", "-", base).strip("-") or "data"
     return f"{base}-keras" if protocol == "keras" else base
 
 
-def _refuse(protocol: str, limit: int | None, seed: int, name: str | None) -> None:
-    """Refuse arguments out of range."""
-    if protocol not in get_args(Protocol):
-        raise ConfigError(f"unknown protocol '{protocol}'{suggest(protocol, get_args(Protocol))}")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit must be at least 1, not {limit}")
-    if seed < 0:
-        raise ConfigError(f"--seed must be 0 or more, not {seed}")
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise ConfigError(f"--name may hold letters, digits, - and _ alone, not '{name}'")
+def _asked(config: EvaluateConfig, *, began_at_random: bool) -> list[Asked]:
+    """Return whom to meet: whom the verdict compares with is always among them."""
+    found = [] if config.against is None else parse_against(config.against)
+    needed = ["random" if began_at_random else "initial"]
+    if config.against is None:
+        needed = [*needed, "random", "pixels"]
+    if "finetune" in config.asked_probes and began_at_random:
+        needed.append(SCRATCH)
+    missing = [word for word in dict.fromkeys(needed) if word not in [asked.key for asked in found]]
+    return [*(parse_against(",".join(missing)) if missing else []), *found]
 
 
-def _overlap(folder: RunFolder, pictures: Labelled, terminal: Terminal) -> Overlap:
-    """Find what was met before, and say so."""
-    found = overlap(pictures, read_digests(folder))
-    total = f"of {len(pictures.test):,} test pictures"
-    if found.pretraining:
-        terminal.say(f"The backbone saw {found.pretraining:,} {total}, without their labels, during pretraining")
-    if found.training:
-        terminal.say(f"{found.training:,} {total} are exact copies of pictures that the probes learn from")
-    return found
-
-
-def _quarantine(folder: RunFolder, pictures: Labelled, terminal: Terminal) -> None:
-    """List what could not be read; a second evaluation of the same pictures does not list them twice."""
-    listed = {record["name"] for record in folder.read_lines(folder.quarantine) if record["during"] == "evaluate"}
-    for bad in pictures.bad:
-        if bad.name not in listed:
-            folder.append(folder.quarantine, {"name": bad.name, "reason": bad.reason, "during": "evaluate"})
-    if pictures.bad:
-        first = pictures.bad[0]
-        terminal.say(
-            f"{len(pictures.bad)} pictures could not be read and are left out (first {first.name}: {first.reason}); "
-            f"{folder.quarantine} lists them all"
-        )
-
-
-def _draw_neighbors(path: Path, pictures: Labelled, neighbors: Neighbors, seed: int) -> None:
-    """Draw a few test pictures beside the training pictures that the pretrained backbone finds most alike."""
-    shown = torch.randperm(len(pictures.test), generator=generator(seed))[:SHOWN_QUERIES]
-    indices = neighbors.indices[shown, :SHOWN_NEIGHBORS]
-    near = pictures.train.images[indices.flatten()]
-    figures.neighbors(
-        path,
-        pictures.test.images[shown],
-        near.reshape(*indices.shape, *near.shape[1:]),
-        [pictures.classes[label] for label in pictures.test_labels[shown].tolist()],
-        [[pictures.classes[label] for label in row] for row in pictures.train_labels[indices].tolist()],
-        neighbors.similarities[shown, :SHOWN_NEIGHBORS],
+def _plan(config: EvaluateConfig, card: Mapping[str, Any], total: int) -> Plan:
+    views = card["config"] and card["config"].get("views")
+    return Plan(
+        probes=config.asked_probes,
+        budgets=tuple(ordered(config.budgets, total)),
+        seeds=tuple(range(config.seed, config.seed + config.seeds)),
+        views=from_dict(ViewsConfig, views) if views else ViewsConfig(),
+        steps=config.finetune_steps,
     )
 
 
-def _describe(
-    sources: Sources, pictures: Labelled, met: Overlap, unknown: str | None, card: Mapping[str, Any]
+def _budgets(plan: Plan) -> dict[str, Any]:
+    return {"budgets": [budget.told for budget in plan.budgets], "seeds": len(plan.seeds)}
+
+
+def _found(measured: Measured, points: Sequence[Point]) -> dict[str, Any]:
+    """Return what was found: with the most labels, and as a curve where there were several budgets or seeds.
+
+    Accuracies are means over the seeds, details (confusions, recalls, how a probe was fitted) those of the first.
+    """
+    last, trials = points[-1], measured.trials[-1]
+    contenders = {
+        key: {
+            probe: scores[0].to_dict() | {"top1": (e := last.estimates[key][probe]).value, "ci95": [e.low, e.high]}
+            for probe, scores in found.items()
+        }
+        for key, found in trials.items()
+    }
+    several = len(points) > 1 or any(len(scores) > 1 for scores in trials[OURS].values())
+    return {
+        "contenders": {key: found for key, found in contenders.items() if found},
+        "compared_with": last.before,
+        "differences": {probe: last.gains[key][probe].to_dict() for probe, key in last.before.items()},
+        "gains": {key: {probe: gain.to_dict() for probe, gain in found.items()} for key, found in last.gains.items()},
+        "verdict": last.verdict.to_dict(),
+        **({"curve": [point.to_dict() for point in points]} if several else {}),
+    }
+
+
+def _met(contenders: Sequence[Contender], given: Given, terminal: Terminal) -> dict[str, int]:
+    """Count, and say, how many of the test pictures each contender has met before, by their pixels."""
+    found = {}
+    for contender in contenders:
+        test = given.pictures(contender).test
+        found[contender.key] = met = int(np.isin(test.digests, contender.seen).sum())
+        if met:
+            who = "The backbone" if contender.key == OURS else contender.name
+            terminal.say(f"{who} saw {met:,} of {len(test):,} test pictures, without their labels, during pretraining")
+    return found
+
+
+def _leaks(pretrained: Contender, sources: Sources, given: Given) -> Leaks:
+    """Look for test pictures that the probes meet in training, too, as a copy, nearly so, or by their group."""
+    pictures = given.pictures(pretrained)
+    train, test = given.features(pretrained)
+    learned, tested = (
+        [source.group(place) for place in store.source_indices.tolist()]
+        for source, store in ((sources.train, pictures.train), (sources.test, pictures.test))
+    )
+    return find_leaks(pictures.train, pictures.test, learned, tested, (train.values, test.values))
+
+
+def _without(leaks: Leaks, measured: Measured) -> dict[str, dict[str, float]]:
+    """Return each contender's accuracy with the most labels on the test pictures that have not leaked, if any have."""
+    kept = ~leaks.tainted
+    if kept.all() or not kept.any():
+        return {}
+    return {
+        key: {probe: sum(s.correct[kept].double().mean().item() for s in ss) / len(ss) for probe, ss in found.items()}
+        for key, found in measured.trials[-1].items()
+        if found
+    }
+
+
+def _described(
+    sources: Sources,
+    pictures: Labelled,
+    contenders: Sequence[Contender],
+    met: Mapping[str, int],
+    leaks: Leaks,
+    card: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Say what was tested on; ``unknown`` are the weights of which nobody knows what pictures they have seen."""
+    """Say what was tested on, and what of it was not new to whom."""
     note = sources.note
-    if met.pretraining:
-        note += f"; the backbone saw {met.pretraining:,} of the test pictures, without labels, during pretraining"
-    if unknown:
-        note += f"; which pictures the weights of {unknown} had seen before is not known"
+    for contender in contenders:
+        who = "the backbone" if contender.key == OURS else contender.name
+        if met[contender.key]:
+            note += f"; {who} saw {met[contender.key]:,} of the test pictures, without labels, during pretraining"
+        if contender.unknown and contender.kind != "initial":
+            note += f"; which pictures the weights of {contender.unknown} had seen before is not known"
     probe = card.get("probe")
     if probe and probe["chose_weights"] and probe["fingerprint"] == sources.fingerprint:
         note += "; labels of this very data chose the weights (not those of its default test pictures)"
-    if met.training:
-        note += f"; {met.training:,} of the test pictures are exact copies of training pictures"
+    for sentence in leaks.sentences():
+        note += f"; {sentence}"
     return {
         "name": sources.name,
         "note": note,
@@ -210,18 +245,6 @@ def _describe(
         "skipped": len(pictures.bad),
         "classes": list(pictures.classes),
         "fingerprint": sources.fingerprint,
-        "seen_in_pretraining": met.pretraining,
-        "copies_of_training": met.training,
+        "seen_in_pretraining": met[OURS],
+        "copies_of_training": int(leaks.copied.sum()),
     }
-
-
-def _command(
-    run: str | Path, data: str, data_dir: str | None, protocol: Protocol, limit: int | None, seed: int, name: str
-) -> str:
-    """Return a command line that repeats the evaluation."""
-    words = ["diptych", "evaluate", str(run), data, "--seed", str(seed)]
-    words += ["--data-dir", data_dir] if data_dir else []
-    words += ["--protocol", protocol] if protocol != "standard" else []
-    words += ["--limit", str(limit)] if limit else []
-    words += ["--name", name] if name != default_name(data, protocol) else []
-    return shlex.join(words)

@@ -99,7 +99,7 @@ def subset(labels: Tensor, budget: Budget, seed: int) -> Tensor:
     if share == 1:
         return torch.arange(len(labels))
     taken = []
-    for label in labels.unique().tolist():
+    for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero()[:, 0]
         count = min(len(rows), max(LEAST, math.floor(share * len(rows) + 0.5)))
         order = torch.randperm(len(rows), generator=generator(seed, SPLIT, label, _STREAM))

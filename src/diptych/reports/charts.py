@@ -3,7 +3,7 @@
 No script: a chart's values appear on hovering because each band of it carries its own hidden label.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -158,7 +158,7 @@ class Interval:
 
     label: str
     kind: str
-    """``pretrained``, ``initial``, ``random`` or ``pixels``: decides the marker."""
+    """``pretrained``, ``initial``, ``random``, ``scratch``, ``pixels``, or another contender: decides the marker."""
     value: float
     low: float
     high: float
@@ -168,16 +168,21 @@ MARKERS = {
     "pretrained": '<circle class="pretrained" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>',
     "initial": '<path class="initial" d="M{x:.1f} {y:.1f}m-4.5 -4.5h9v9h-9z"/>',
     "random": '<circle class="random" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>',
+    "scratch": '<path class="scratch" d="M{x:.1f} {y:.1f}m0 -5.5l5.5 9.5h-11z"/>',
     "pixels": '<path class="pixels" d="M{x:.1f} {y:.1f}m-5 0l5 -5l5 5l-5 5z"/>',
 }
 
 
-def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: str = "random") -> str:
+OTHER = '<path class="other" d="M{x:.1f} {y:.1f}m-5 -5l10 10m0 -10l-10 10"/>'
+"""Of contenders that the user named."""
+
+
+def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: Mapping[str, str]) -> str:
     """Draw a dot and a 95 % interval for every contender, probe by probe, on one axis of accuracy in per cent.
 
     Args:
         groups: each probe's name and its intervals.
-        shaded: kind whose interval is shaded through its probe's rows: what stands clear of the shade differs.
+        shaded: probe's name → the kind whose interval is shaded through its rows: what stands clear of it differs.
     """
     width, left, right, row, header = 410, 164, 12, 31, 30
     everything = [interval for _, intervals in groups for interval in intervals]
@@ -193,7 +198,7 @@ def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: str
     for probe, intervals in groups:
         front.append(f'<text class="probe" x="0" y="{top + 20}">{text(probe)}</text>')
         for interval in intervals:
-            if interval.kind == shaded:
+            if interval.kind == shaded.get(probe):
                 start, wide, tall = x(interval.low), x(interval.high) - x(interval.low), row * len(intervals)
                 back.append(
                     f'<rect class="shade" x="{start:.1f}" y="{top + header}" width="{wide:.1f}" height="{tall}"/>'
@@ -205,11 +210,12 @@ def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: str
                 f"{probe}, {interval.label}: {100 * interval.value:.1f}{SPACE}% "
                 f"({100 * interval.low:.1f} to {100 * interval.high:.1f})"
             )
+            style = interval.kind if interval.kind in MARKERS else "other"
             front.append(
-                f'<g class="interval {interval.kind}"><title>{text(said)}</title>'
+                f'<g class="interval {style}"><title>{text(said)}</title>'
                 f'<text class="label" x="0" y="{y + 4.5:.1f}">{text(interval.label)}</text>'
                 f'<line x1="{x(interval.low):.1f}" x2="{x(interval.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                + MARKERS[interval.kind].format(x=x(interval.value), y=y)
+                + MARKERS.get(interval.kind, OTHER).format(x=x(interval.value), y=y)
                 + "</g>"
             )
             top += row

@@ -220,7 +220,7 @@ def _same(evaluation: Evaluation) -> str:
 def _scores(result: dict[str, Any]) -> dict[str, Any]:
     return {
         probe: {
-            "against": compared_with(result),
+            "against": compared_with(result, probe),
             "difference": difference,
             **{
                 contender: {"top1": scores[probe]["top1"], "ci95": scores[probe]["ci95"]}

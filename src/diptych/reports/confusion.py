@@ -20,7 +20,7 @@ def confusion_of(evaluation: Evaluation) -> str:
     """Return the pretrained backbone's confusions under the probe that the verdict quotes."""
     result = evaluation.result
     probe = quoted_probe(result)
-    reference = compared_with(result)
+    reference = compared_with(result, probe)
     scores, reference_scores = (get(result, "contenders", kind, probe) for kind in ("pretrained", reference))
     classes, counts = result["data"]["classes"], scores["confusion"]
     before = get(reference_scores, "per_class") or {}

@@ -6,6 +6,7 @@ from string import Template
 from diptych.markup import date, style, text
 from diptych.reports import sections
 from diptych.reports.collect import Facts, collect
+from diptych.reports.label_curve import labels_section
 from diptych.reports.verdict import UNKNOWN, verdict_section
 from diptych.runs import RunFolder, write_text
 
@@ -29,6 +30,7 @@ def render(report: Facts) -> str:
     """Return the whole page: one HTML document that needs no network and runs no script."""
     bodies = [
         verdict_section(report),
+        labels_section(report),
         sections.training_section(report),
         sections.warnings_section(report),
         sections.views_section(report),

@@ -79,9 +79,14 @@ def _evaluation(evaluation: Evaluation) -> str:
         f"<p>{title_of(evaluation)} · {text(date(result['created']))}</p></div>"
         f'<p class="sentence">{text(verdict["sentence"])}</p>'
         f'<div class="pair"><figure>{_chart(result)}<figcaption>Dot: top-1 accuracy. Bar: its 95{SPACE}% interval. '
-        f"Shade: the {BEFORE[compared_with(result)]} network’s interval.</figcaption></figure>"
+        f"Shade: the {_shade(result)} network’s interval.</figcaption></figure>"
         f'<div class="scroll">{_table(result)}</div></div>' + _basis(result)
     )
+
+
+def _shade(result: dict[str, Any]) -> str:
+    others = dict.fromkeys(BEFORE[compared_with(result, probe)] for probe in result["differences"])
+    return " or ".join(others)
 
 
 def _scores(result: dict[str, Any], probe: str) -> Sequence[tuple[str, str, dict[str, Any]]]:
@@ -104,7 +109,7 @@ def _chart(result: dict[str, Any]) -> str:
             for kind, label, scores in _scores(result, probe)
         ]
         groups.append((probe_name(probe), intervals))
-    return interval_chart(groups, shaded=compared_with(result))
+    return interval_chart(groups, shaded={probe_name(p): compared_with(result, p) for p in result["differences"]})
 
 
 def _table(result: dict[str, Any]) -> str:
@@ -119,7 +124,7 @@ def _table(result: dict[str, Any]) -> str:
         low, high = difference["ci"]
         bodies.append(
             f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{text(probe_name(probe))}</th></tr>{rows}'
-            f'<tr class="difference"><th scope="row">pretrained − {BEFORE[compared_with(result)]}</th>'
+            f'<tr class="difference"><th scope="row">pretrained − {BEFORE[compared_with(result, probe)]}</th>'
             f"<td><b>{signed(difference['points'])}</b> points</td><td colspan='2'>{signed(low)} to {signed(high)} "
             f'<span class="muted">({100 * difference["level"]:g}{SPACE}%)</span></td></tr></tbody>'
         )

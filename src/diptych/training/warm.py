@@ -17,7 +17,7 @@ from torch import nn
 
 from diptych.backbones.weights import Weights, Words, fitted, read_weights
 from diptych.data.stores.digests import Digests, read_digests
-from diptych.errors import ConfigError, UserError, typed
+from diptych.errors import ConfigError, UserError
 from diptych.frozen import initial_backbone, open_finished, save_weights, serialized
 from diptych.runs import RunFolder, writing
 from diptych.training.config import RunConfig
@@ -26,6 +26,7 @@ from diptych.training.order import Choice, flags
 TIMM = "timm-pretrained"
 """The word for timm's own weights: typing it asks for a download."""
 FLAG = "--init-from"
+"""That asks for weights, as messages name it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,20 @@ def test_a_split_and_groups(table):
     )
 
 
+def test_times_are_kept_as_they_are_written(table):
+    splits = open_manifest(table("path,split,time\nb.jpg,train,2024-05-01\na.jpg,train,monday\nd.jpg,test,7\n"))
+    assert [splits.train.time(0), splits.train.time(1), splits.test.time(0)] == ["monday", "2024-05-01", "7"]
+    assert open_manifest(table("path\na.jpg\n")).train.time(0) is None
+
+
+def test_times_of_a_parquet_file_are_written_as_iso_8601(write):
+    path = write("").with_suffix(".parquet")
+    moments = pyarrow.array([1714564800_000_001, 1714608000_000_000], pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"path": ["a.jpg", "b.jpg"], "time": moments}), path)
+    source = open_manifest(path).train
+    assert [source.time(0), source.time(1)] == ["2024-05-01 12:00:00.000001", "2024-05-02 00:00:00.000000"]
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_validation_rows_are_the_test_where_there_is_none(table, name):
     splits = open_manifest(table(f"path,split\na.jpg,train\nb.jpg,{name}\n"))
@@ -120,6 +134,7 @@ def test_byte_order_mark_other_columns_quotes_and_spaces(write):
         ("path,label\na.jpg,\nb.jpg,cat\n", "row 2: the label is empty"),
         ("path,group\na.jpg,p\nb.jpg,\n", "row 3: the group is empty"),
         ("path,split\na.jpg,train\nb.jpg,\n", "row 3: the split is empty"),
+        ("path,time\na.jpg,7\nb.jpg,\n", "row 3: the time is empty"),
         ("path,split\na.jpg,trian\n", "row 2: there is no split 'trian'; did you mean 'train'?"),
         ("path,split\na.jpg,test\nb.jpg,val\n", "no row whose split is 'train' (it has test, val)"),
         ("file,label\n,cat\n", "row 2: the file is empty"),
@@ -128,6 +143,7 @@ def test_byte_order_mark_other_columns_quotes_and_spaces(write):
         ("path,label\na.jpg,cat\nb.jpg,dog\n./a.jpg,dog\n", "rows 2 and 4: ./a.jpg is labelled both 'cat' and 'dog'"),
         ("path,split\na.jpg,train\na.jpg,test\n", "rows 2 and 3: a.jpg has the splits 'train' and 'test'; keep one"),
         ("path,group\na.jpg,p\na.jpg,q\n", "rows 2 and 3: a.jpg has the groups 'p' and 'q'; keep one"),
+        ("path,time\na.jpg,1\na.jpg,2\n", "rows 2 and 3: a.jpg has the times '1' and '2'; keep one"),
         ("path,label\n", "lists no pictures"),
         ("name,label\na.jpg,cat\n", "has no column 'path' (or 'file'): it"),
     ],

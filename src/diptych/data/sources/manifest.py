@@ -1,4 +1,4 @@
-"""Files that list pictures: a manifest (CSV or Parquet, with labels, groups and a split) or a list of paths.
+"""Files that list pictures: a manifest (CSV or Parquet, with labels, groups, a split and times) or a list of paths.
 
 Paths are relative to the folder of the file that lists them; absolute ones are taken as they are, for whoever may write
 the list may read its pictures.
@@ -18,7 +18,7 @@ from diptych.errors import DataError, suggest
 
 PATHS = ("path", "file")
 """Columns that hold the path; the first one that is there counts."""
-OPTIONAL = ("label", "group", "split")
+OPTIONAL = ("label", "group", "split", "time")
 COMMENT = "#"
 STREAMED = (".tar", ".tar.gz", ".tgz")
 BATCH = 1 << 16
@@ -34,13 +34,15 @@ class Row(NamedTuple):
     label: str | None
     group: str | None
     split: str | None
+    time: str | None
 
 
 def open_manifest(path: Path) -> Splits:
     """Open the pictures listed in a CSV or Parquet file, sorted by path; other columns are ignored.
 
     With a column ``split``, rows of ``train`` are to learn from and rows of ``test`` to test on. Rows of ``val``
-    (``valid``, ``validation``) take the place of a test that is not there and are left out otherwise.
+    (``valid``, ``validation``) take the place of a test that is not there and are left out otherwise. What is written
+    in a column ``time`` is read where pictures are split by it.
 
     Raises:
         DataError: the file cannot be read, has no column of paths, no rows, a cell that is empty though others of its
@@ -67,8 +69,9 @@ def open_manifest(path: Path) -> Splits:
         entries = [_entry(path, f"row {row.number}", file) for file, row in zip(files, listed, strict=True)]
         labels = [number[row.label] for row in listed if row.label is not None]
         groups = [row.group for row in listed if row.group is not None]
+        times = [row.time for row in listed if row.time is not None]
         name = f"{path}/{part}" if test else str(path)
-        return Files(name, entries, lambda name: root / name, labels or None, classes, groups or None)
+        return Files(name, entries, lambda name: root / name, labels or None, classes, groups or None, times or None)
 
     learned, tested = source(train), source(test) if test else None
     return Splits(train=learned, test=tested, note=_note(path, rows, parts, test, repeated, len(classes)))
@@ -113,8 +116,8 @@ def _read(path: Path) -> tuple[dict[str, Row], int]:
             else:
                 empty.setdefault(column, number)
         # A label stands in many rows: one copy of its text is kept.
-        label, group, split = (sys.intern(cell) if cell else None for cell in cells)
-        row = Row(number, label, group, None if split is None else _split(path, number, split))
+        label, group, split, time = (sys.intern(cell) if cell else None for cell in cells)
+        row = Row(number, label, group, None if split is None else _split(path, number, split), time)
         earlier = kept.setdefault(_tidy(file), row)
         if earlier is not row:
             _refuse_conflict(path, file, earlier, row)

@@ -113,6 +113,7 @@ class Files:
         labels: place of each picture's class in ``classes``; None where there are no labels.
         classes: names of the classes.
         groups: what each picture belongs to; None where nothing is known.
+        times: when each picture was taken, as it was written; None where nothing is known.
     """
 
     def __init__(
@@ -123,11 +124,12 @@ class Files:
         labels: Sequence[int] | None = None,
         classes: tuple[str, ...] = (),
         groups: Sequence[str] | None = None,
+        times: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self.classes = classes if labels is not None else ()
         self.fingerprint = digest(tuple(entry) for entry in entries)
-        self._entries, self._load, self._labels, self._groups = entries, load, labels, groups
+        self._entries, self._load, self._labels, self._groups, self._times = entries, load, labels, groups, times
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -164,6 +166,10 @@ class Files:
     def group(self, index: int) -> str | None:
         """Return what the picture belongs to."""
         return None if self._groups is None else self._groups[index]
+
+    def time(self, index: int) -> str | None:
+        """Return when the picture was taken, as it was written: a number or a date."""
+        return None if self._times is None else self._times[index]
 
 
 class Arrays:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import DataError
-from diptych.evaluation.linear import hold_out
+from diptych.evaluation.probes.linear import hold_out
 from diptych.frozen import FrozenBackbone, prepared
 from diptych.hardware import native_bf16
 from diptych.optim.build import build_optimizer
@@ -135,7 +135,7 @@ def _train(backbone: FrozenBackbone, lesson: Lesson, rate: float) -> nn.Module:
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=native_bf16(backbone.device.type)):
             logits = network(batch)
         optimizer.zero_grad()
-        F.cross_entropy(logits.float(), truth).backward()
+        F.cross_entropy(logits.float(), truth).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return network.eval()
 
@@ -154,7 +154,11 @@ def _views(backbone: FrozenBackbone, asked: ViewsConfig) -> ViewMaker:
     config = replace(
         ViewsConfig(
             crop_scale=CROP_SCALE,
-            **{name: 0.0 for name in ("jitter", "brightness", "contrast", "saturation", "hue", "grayscale", "blur")},
+            jitter=0.0,
+            saturation=0.0,
+            hue=0.0,
+            grayscale=0.0,
+            blur=0.0,
             mean=made.mean,
             std=made.std,
             low=made.low,

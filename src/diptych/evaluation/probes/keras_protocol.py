@@ -31,8 +31,8 @@ MOMENTUM = 0.9
 class KerasProbe:
     """A layer trained by the example's protocol."""
 
-    predictions: Tensor
-    """``(M,)`` int64, of the test pictures."""
+    logits: Tensor
+    """``(M, K)`` float32, of the test pictures."""
     epoch_losses: list[float]
     """Mean cross-entropy of each epoch's batches; still falling fast means that the probe is not trained."""
 
@@ -76,7 +76,7 @@ def fit_keras(train: Features, flipped: Tensor, test: Tensor, classes: int, seed
             total += _step(parameters, velocities, values[rows], train.labels[rows], lr) * len(rows)
             step += 1
         epoch_losses.append(total / count)
-    return KerasProbe(predictions=(test @ parameters[0] + parameters[1]).argmax(dim=1), epoch_losses=epoch_losses)
+    return KerasProbe(logits=test @ parameters[0] + parameters[1], epoch_losses=epoch_losses)
 
 
 def _step(

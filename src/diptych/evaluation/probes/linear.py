@@ -37,8 +37,8 @@ MAX_ITERATIONS = 1000
 class LinearProbe:
     """A fitted probe and how it was come by."""
 
-    predictions: Tensor
-    """``(M,)`` int64, of the test pictures."""
+    logits: Tensor
+    """``(M, K)`` float32, of the test pictures."""
     l2: float
     at_edge: bool
     """The chosen strength is the grid's strongest or weakest: a better one may lie outside."""
@@ -163,7 +163,7 @@ def fit_linear(train: Features, test: Tensor, classes: int, seed: int) -> Linear
     solution = Problem(_standardise(scaler, train.values), train.labels, classes).solve(l2)
     logits = _standardise(scaler, test) @ solution.weights + solution.bias
     return LinearProbe(
-        predictions=logits.argmax(dim=1),
+        logits=logits,
         l2=l2,
         at_edge=l2 in (L2_GRID[0], L2_GRID[-1]),
         iterations=solution.iterations,

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from diptych.errors import DataError
-from diptych.evaluation import keras_protocol
 from diptych.evaluation.features import Features
-from diptych.evaluation.keras_protocol import fit_keras, learning_rate
+from diptych.evaluation.probes import keras_protocol
+from diptych.evaluation.probes.keras_protocol import fit_keras, learning_rate
 from diptych.seeding import generator
 
 
@@ -51,7 +51,7 @@ def test_it_trains_as_autograd_with_keras_momentum_does() -> None:
                     parameter += momentum[place]
             step += 1
         losses.append(total / 300)
-    assert torch.equal(found.predictions, (test.values @ weight + bias).argmax(dim=1))
+    assert torch.equal(found.logits.argmax(dim=1), (test.values @ weight + bias).argmax(dim=1))
     assert found.epoch_losses == pytest.approx(losses, abs=1e-6)
 
 
@@ -60,9 +60,9 @@ def test_it_learns_and_depends_on_the_seed_alone() -> None:
     first = fit_keras(train, train.values, test.values, 3, seed=0)
     again = fit_keras(train, train.values, test.values, 3, seed=0)
     other = fit_keras(train, train.values, test.values, 3, seed=1)
-    assert (first.predictions == test.labels).float().mean() > 0.9
+    assert (first.logits.argmax(dim=1) == test.labels).float().mean() > 0.9
     assert first.epoch_losses == again.epoch_losses
-    assert torch.equal(first.predictions, again.predictions)
+    assert torch.equal(first.logits, again.logits)
     assert first.epoch_losses != other.epoch_losses
 
 

@@ -40,7 +40,7 @@ def nearest(train: Tensor, test: Tensor, k: int = K) -> Neighbors:
 
 
 def vote(neighbors: Neighbors, labels: Tensor, classes: int, temperature: float = TEMPERATURE) -> Tensor:
-    """Return the class ``(M,)`` int64 with the largest weight among the neighbours.
+    """Return the logarithm of each class's share of the neighbours' weight: ``(M, K)`` float32, -inf where it has none.
 
     Args:
         neighbors: of M test pictures.
@@ -51,10 +51,10 @@ def vote(neighbors: Neighbors, labels: Tensor, classes: int, temperature: float 
     nearest_first = neighbors.similarities[:, :1]  # subtracting it changes no vote's order and cannot overflow
     weights = ((neighbors.similarities - nearest_first) / temperature).exp()
     votes = torch.zeros(len(weights), classes).scatter_add_(1, labels[neighbors.indices], weights)
-    return votes.argmax(dim=1)
+    return (votes / votes.sum(dim=1, keepdim=True)).log()
 
 
 def classify(train: Features, test: Tensor, classes: int) -> tuple[Tensor, Neighbors]:
-    """Predict the classes ``(M,)`` of test features ``(M, D)``; also return the neighbours that voted."""
+    """Return the votes on test features ``(M, D)``, as ``vote`` does, and the neighbours that cast them."""
     neighbors = nearest(train.values, test)
     return vote(neighbors, train.labels, classes), neighbors

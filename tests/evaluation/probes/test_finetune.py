@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from diptych.errors import DataError
-from diptych.evaluation import finetune as module
-from diptych.evaluation.finetune import Lesson, choose_rate, finetune, steps_for
+from diptych.evaluation.probes import finetune as module
+from diptych.evaluation.probes.finetune import Lesson, choose_rate, finetune, steps_for
 from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing, prepared
 from diptych.seeding import ORDER, VIEWS, generator
 from diptych.views.config import ViewsConfig

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diptych.errors import DataError
 from diptych.evaluation.features import Features
-from diptych.evaluation.linear import L2_GRID, Problem, fit_linear, hold_out
+from diptych.evaluation.probes.linear import L2_GRID, Problem, fit_linear, hold_out
 
 
 def clusters(rows: int, width: int, classes: int = 3, spread: float = 2.0, seed: int = 0) -> Features:
@@ -68,19 +68,19 @@ def test_the_whole_probe_agrees_with_a_plain_search_by_scikit_learn() -> None:
     assert found.l2 == best
     assert found.converged and not found.at_edge and found.iterations > 0
     expected = fitted(torch.arange(400), best, test.values).argmax(dim=1)
-    assert (found.predictions == expected).float().mean() > 0.99  # ties at the border may fall either way
-    assert 0.5 < (found.predictions == test.labels).float().mean() < 1
+    assert (found.logits.argmax(dim=1) == expected).float().mean() > 0.99  # ties at the border may fall either way
+    assert 0.5 < (found.logits.argmax(dim=1) == test.labels).float().mean() < 1
 
 
 def test_constant_and_huge_features_do_no_harm() -> None:
     train, test = clusters(200, 8), clusters(100, 8, seed=1)
-    plain = fit_linear(train, test.values, 3, seed=0).predictions
+    plain = fit_linear(train, test.values, 3, seed=0).logits.argmax(dim=1)
 
     def padded(values: Tensor) -> Tensor:
         return torch.cat([values[:, :4] * 1000, values[:, 4:], torch.full((len(values), 2), 0.3)], dim=1)
 
-    other = fit_linear(Features(padded(train.values), train.labels), padded(test.values), 3, seed=0).predictions
-    assert (plain == other).float().mean() > 0.98
+    other = fit_linear(Features(padded(train.values), train.labels), padded(test.values), 3, seed=0)
+    assert (plain == other.logits.argmax(dim=1)).float().mean() > 0.98
 
 
 def test_noise_is_penalised_to_the_edge_and_that_is_said() -> None:
@@ -94,7 +94,7 @@ def test_separable_classes_converge_at_every_strength() -> None:
     data = clusters(120, 6, spread=0.01)
     found = fit_linear(data, data.values, 3, seed=0)
     assert found.converged
-    assert torch.equal(found.predictions, data.labels)
+    assert torch.equal(found.logits.argmax(dim=1), data.labels)
 
 
 def test_the_strength_is_chosen_without_the_test_pictures() -> None:

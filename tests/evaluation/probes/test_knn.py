@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from diptych.evaluation import knn
 from diptych.evaluation.features import Features
-from diptych.evaluation.knn import Neighbors, classify, nearest, vote
+from diptych.evaluation.probes import knn
+from diptych.evaluation.probes.knn import Neighbors, classify, nearest, vote
 
 
 def features(rows: int, width: int = 6, classes: int = 4, seed: int = 0) -> Features:
@@ -29,7 +29,8 @@ def slow_prediction(train: Features, query: torch.Tensor, classes: int, k: int, 
 
 def test_it_agrees_with_the_papers_formula_in_a_slow_loop() -> None:
     train, test = features(60), features(25, seed=1)
-    predictions, _ = classify(train, test.values, classes=4)
+    votes, _ = classify(train, test.values, classes=4)
+    predictions = votes.argmax(dim=1)
     assert predictions.tolist() == [slow_prediction(train, q, 4, 20, 0.07) for q in test.values]
 
 
@@ -37,7 +38,8 @@ def test_it_agrees_with_scikit_learn() -> None:
     train, test = features(150), features(80, seed=1)
     reference = KNeighborsClassifier(20, weights=lambda distance: np.exp((1 - distance) / 0.07), metric="cosine")
     reference.fit(train.values.numpy(), train.labels.numpy())
-    predictions, _ = classify(train, test.values, classes=4)
+    votes, _ = classify(train, test.values, classes=4)
+    predictions = votes.argmax(dim=1)
     assert predictions.tolist() == reference.predict(test.values.numpy()).tolist()
 
 
@@ -45,12 +47,16 @@ def test_it_agrees_with_scikit_learn() -> None:
 def test_votes_by_hand(temperature: float, winner: int) -> None:
     # one vote of exp(0.9 / T) for class 0 against two of exp(0.6 / T) for class 1; equal at T = 0.3 / ln 2 = 0.43
     neighbors = Neighbors(torch.tensor([[0, 1, 2]]), torch.tensor([[0.9, 0.6, 0.6]]))
-    assert vote(neighbors, torch.tensor([0, 1, 1]), classes=2, temperature=temperature).tolist() == [winner]
+    votes = vote(neighbors, torch.tensor([0, 1, 1]), classes=2, temperature=temperature)
+    assert votes.argmax(dim=1).tolist() == [winner]
+    weights = torch.tensor([math.exp(0.9 / temperature), 2 * math.exp(0.6 / temperature)])
+    torch.testing.assert_close(votes.exp()[0], weights / weights.sum(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_small_temperature_does_not_overflow() -> None:
     neighbors = Neighbors(torch.tensor([[0, 1, 2]]), torch.tensor([[1.0, 0.99, 0.99]]))
-    assert vote(neighbors, torch.tensor([1, 0, 0]), classes=2, temperature=1e-3).tolist() == [1]  # exp(1000) = inf
+    votes = vote(neighbors, torch.tensor([1, 0, 0]), classes=2, temperature=1e-3)  # exp(1000) = inf
+    assert votes.argmax(dim=1).tolist() == [1]
 
 
 def test_neighbours_come_nearest_first_whatever_their_length() -> None:

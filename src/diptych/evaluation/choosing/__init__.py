@@ -1,0 +1,1 @@
+"""Choosing a checkpoint or a run without labels."""

@@ -1,0 +1,155 @@
+"""What trials say together: for each budget of labels means, gains, a verdict, and the labels that were saved."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diptych.evaluation.numbers.scores import Score
+from diptych.evaluation.numbers.statistics import Estimate, Gain, labels_needed, mean_interval, paired_gain
+from diptych.evaluation.protocols import Measured, Plan, Trials
+from diptych.evaluation.verdict import Verdict, decide, level_for
+
+OURS = "pretrained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """Labels that pretraining saves: what the other contender would need to be as accurate."""
+
+    against: str
+    """The other contender."""
+    labels: float | None
+    """That it would need; None where not even the most that were measured suffice."""
+    factor: float | None
+    """These, as a multiple of the labels that were used with pretraining."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """All that was found with one budget of labels."""
+
+    told: str
+    """The budget as it was typed."""
+    labels: int
+    """Pictures whose labels were used, with the first seed."""
+    share: float
+    """Of all training pictures, 0..1."""
+    estimates: dict[str, dict[str, Estimate]]
+    """Contender → probe → mean accuracy over the seeds, 0..1, with its 95 % interval."""
+    seeds: dict[str, dict[str, list[float]]]
+    """Contender → probe → accuracy with each seed."""
+    gains: dict[str, dict[str, Gain]]
+    """Other contender → probe → ``pretrained`` minus it, percentage points."""
+    before: dict[str, str]
+    """Probe → the contender that the verdict compares with."""
+    saved: dict[str, Saved]
+    """Probe → the labels saved against that contender; where there are several budgets."""
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        contenders = {
+            key: {
+                probe: {"top1": e.value, "ci95": [e.low, e.high], "seeds": self.seeds[key][probe]}
+                for probe, e in found.items()
+            }
+            for key, found in self.estimates.items()
+        }
+        return {
+            "labels": self.told,
+            "pictures": self.labels,
+            "share": self.share,
+            "contenders": contenders,
+            "gains": {key: {probe: g.to_dict() for probe, g in found.items()} for key, found in self.gains.items()},
+            "compared_with": self.before,
+            "saved": {probe: asdict(saved) for probe, saved in self.saved.items()},
+            "verdict": self.verdict.to_dict(),
+        }
+
+
+def before_of(trials: Trials) -> dict[str, str]:
+    """Return, probe by probe, who the verdict compares with: the network as training began, trained as it was.
+
+    Under fine-tuning that is the same network trained from scratch, or from the weights that training began with.
+    """
+    found: dict[str, str] = {}
+    for probe in trials[OURS]:
+        for key in ("initial", "scratch" if probe == "finetune" else "random"):
+            if probe in trials.get(key, {}):
+                found.setdefault(probe, key)
+    return found
+
+
+def points_of(measured: Measured, plan: Plan, total: int, *, unseen: bool, init_from: str | None) -> list[Point]:
+    """Sum up every budget.
+
+    Args:
+        measured: what was found.
+        plan: what was asked.
+        total: training pictures in all.
+        unseen: the backbone did not see the test pictures, not even without their labels.
+        init_from: where the weights came from that training began with; None where they were random.
+    """
+    estimates = [
+        {key: {probe: mean_interval(_correct(s)) for probe, s in found.items()} for key, found in trials.items()}
+        for trials in measured.trials
+    ]
+    counts = [len(rows[0]) for rows in measured.rows]
+    points = []
+    for place, (budget, trials) in enumerate(zip(plan.budgets, measured.trials, strict=True)):
+        before = before_of(trials)
+        level = level_for(len(before))
+        means = {key: {probe: e.value for probe, e in own.items()} for key, own in estimates[place].items()}
+        gains = _gains(trials, before, level)
+        tested = len(trials[OURS][next(iter(before))][0].correct)
+        points.append(
+            Point(
+                told=budget.told,
+                labels=counts[place],
+                share=counts[place] / total,
+                estimates=estimates[place],
+                seeds={k: {p: [s.top1 for s in found] for p, found in own.items()} for k, own in trials.items()},
+                gains=gains,
+                before=before,
+                saved={
+                    probe: _saved(key, [own[key][probe].value for own in estimates], counts, place, means[OURS][probe])
+                    for probe, key in before.items()
+                    if len(counts) > 1
+                },
+                verdict=decide(
+                    {probe: gains[key][probe] for probe, key in before.items()},
+                    means,
+                    before,
+                    tested,
+                    unseen=unseen,
+                    init_from=init_from,
+                    labels=None if len(counts) == 1 and budget.share == 1 else f"{budget.told} of the labels",
+                ),
+            )
+        )
+    return points
+
+
+def _gains(trials: Trials, before: Mapping[str, str], level: float) -> dict[str, dict[str, Gain]]:
+    """Compare with every other contender; those that the verdict rests on have the level that it needs."""
+    gains: dict[str, dict[str, Gain]] = {}
+    for key, found in trials.items():
+        for probe, scores in found.items() if key != OURS else ():
+            if probe in trials[OURS]:
+                asked = level if before.get(probe) == key else 0.95
+                ours = _correct(trials[OURS][probe])
+                gains.setdefault(key, {})[probe] = paired_gain(ours, _correct(scores), asked)
+    return gains
+
+
+def _correct(scores: Sequence[Score]) -> Tensor:
+    """Return which test pictures were classified correctly with each seed: ``(S, M)`` bool."""
+    return torch.stack([score.correct for score in scores])
+
+
+def _saved(key: str, curve: Sequence[float], counts: Sequence[int], place: int, accuracy: float) -> Saved:
+    labels = labels_needed(list(zip(map(float, counts), curve, strict=True)), accuracy)
+    return Saved(against=key, labels=labels, factor=None if labels is None else labels / counts[place])

@@ -1,0 +1,1 @@
+"""Numbers that say what answers are worth, and how sure that is."""
