@@ -153,6 +153,19 @@ def test_any_class_name_can_be_drawn(tmp_path, name):
     assert pixels(tmp_path / "n.png").any()
 
 
+def test_mistakes_keep_their_pixels_and_their_block(tmp_path):
+    """Two solid pictures in the upper block, one in the lower, none enlarged beyond whole factors."""
+    upper, lower = (solid(count, 32, *colour).mul(255).byte() for count, colour in ((2, (1, 0, 0)), (1, (0, 0, 1))))
+    said = [("cat", "dog"), ("$x^", "<b>")]
+    figures.mistakes(tmp_path / "m.png", [("put right", upper, said), ("spoiled", lower, said[:1])])
+    drawn = pixels(tmp_path / "m.png")
+    red, blue = ((drawn == (*colour, 255)).all(axis=2) for colour in ((255, 0, 0), (0, 0, 255)))
+    assert red.sum() == 2 * 128**2 and blue.sum() == 128**2
+    assert red.nonzero()[0].max() < blue.nonzero()[0].min()
+    figures.mistakes(tmp_path / "one.png", [("put right", upper[:0], []), ("spoiled", lower, said[:1])])
+    assert (pixels(tmp_path / "one.png")[..., :3] == (0, 0, 255)).all(axis=2).sum() == 128**2
+
+
 @pytest.mark.parametrize("steps", [0, 1, 50])
 def test_loss_curve(tmp_path, steps):
     figures.loss_curve(tmp_path / "loss.png", [{"epoch": i / 10, "loss": -i / 50} for i in range(steps)])

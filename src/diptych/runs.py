@@ -14,7 +14,7 @@
           pictures-initial.u64       all that the run had learned from whose weights this one began with, where known
           views.png                  some pictures with their two views
           loss.png                   the loss curve
-          evaluation/<name>.json     and <name>-neighbors.png, <name>-changed.png, <name>-labels.json
+          evaluation/<name>.json     and <name>-neighbors.png, <name>-changed.png, labels/<name>.json
           features/                  what evaluations computed once (``evaluation/cache.py``); may be deleted
           quarantine.jsonl           pictures that could not be read, and why
           recovered.jsonl            metrics of steps that a recovery from a collapse went back behind

@@ -80,7 +80,7 @@ def test_equal_networks_are_never_told_apart(found: tuple[Path, dict[str, Any]])
 def test_labels_are_nested_stratified_and_listed(tmp_path: Path, pictures: Path) -> None:
     run = make_run(tmp_path / "run")
     evaluate(run, str(pictures), labels="6,50%,100%", seeds=2)
-    listed = json.loads((run / "evaluation" / "colours-labels.json").read_text())["labels"]
+    listed = json.loads((run / "evaluation" / "labels" / "colours.json").read_text())["labels"]
     assert list(listed) == ["6", "50%"]  # 100% needs no list
     for seed in ("0", "1"):
         few, half = (listed[budget][seed] for budget in ("6", "50%"))
@@ -132,9 +132,9 @@ def test_features_are_computed_once(
 def test_an_earlier_list_of_labels_does_not_stay(tmp_path: Path, pictures: Path) -> None:
     run = make_run(tmp_path / "run")
     evaluate(run, str(pictures), labels="50%", name="n")
-    assert (run / "evaluation" / "n-labels.json").is_file()
+    assert (run / "evaluation" / "labels" / "n.json").is_file()
     evaluate(run, str(pictures), name="n")
-    assert not (run / "evaluation" / "n-labels.json").exists()
+    assert not (run / "evaluation" / "labels" / "n.json").exists()
 
 
 def facts_of(result: dict[str, Any]) -> Facts:

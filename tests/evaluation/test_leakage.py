@@ -80,7 +80,7 @@ def test_each_kind_is_told_apart_and_counted_once(pictures):
     assert found["groups"][1] == {"name": "b", "train": 11, "test": 2}
 
 
-def test_the_places_are_those_of_the_store_after_copies_are_set_aside(pictures):
+def test_copies_and_near_pictures_are_found_side_by_side(pictures):
     tested = pictures[:10].clone()
     tested[:4] = pictures[30:34]
     tested[6], tested[8] = (pictures[40] * 0.7).byte(), (pictures[41] * 0.7).byte()
@@ -89,7 +89,7 @@ def test_the_places_are_those_of_the_store_after_copies_are_set_aside(pictures):
     assert leaks.tainted.tolist() == [True] * 4 + [False, False, True, False, True, False]
 
 
-def test_where_all_are_copies_nothing_else_is_asked(pictures):
+def test_copies_are_not_called_near_as_well(pictures):
     leaks = find_leaks(store(pictures), store(pictures[5:9]), nobody(range(60)), nobody(range(4)))
     assert leaks.copies.tolist() == [[0, 5], [1, 6], [2, 7], [3, 8]] and len(leaks.near.pairs) == 0
     assert leaks.tainted.all() and len(leaks.sentences()) == 1
@@ -103,7 +103,7 @@ def test_flat_pictures_leak_by_their_exact_pixels_alone():
 
 
 def test_features_propose_for_the_right_test_pictures(monkeypatch):
-    # Test pictures 0 and 1 are copies; the features of the others must follow them when those are set aside.
+    # Test pictures 0 and 1 are copies: what is proposed for the others must not slip by them.
     photo = data.astronaut()[::2, ::2].transpose(2, 0, 1)
     corners = [(top, left) for top in range(4, 216, 30) for left in range(4, 216, 30)]
     learned, moved = (

@@ -161,7 +161,8 @@ def make(tmp_path):
         for name, result in (evaluations or {}).items():
             (run / "evaluation" / f"{name}.json").write_text(json.dumps(result))
             if pictures:
-                Image.new("RGBA", (8, 8), "red").save(run / "evaluation" / f"{name}-neighbors.png")
+                for what in ("neighbors", "changed"):
+                    Image.new("RGBA", (8, 8), "red").save(run / "evaluation" / f"{name}-{what}.png")
         if pictures:
             Image.new("RGBA", (8, 8), "blue").save(run / "views.png")
         path = write_report(run)
@@ -207,7 +208,7 @@ def test_a_finished_and_evaluated_run_shows_everything_in_order(make):
         [{"name": "bad.jpg"}],
     )
     assert_loads_nothing(html, page)
-    places = [html.index(f'id="{name}"') for name in "verdict training warnings views neighbors confusion made".split()]
+    places = [html.index(f'id="{name}"') for name in "verdict training warnings views neighbors changed confusion made".split()]
     assert places == sorted(places)
     assert html.count(SENTENCE) == 2  # for search engines' sake none; for the eye and for the page's description
     for said in (
@@ -231,7 +232,7 @@ def test_a_finished_and_evaluated_run_shows_everything_in_order(make):
         "1 picture that could not be read bad.jpg",
     ):
         assert re.sub(r"\s", "", said) in re.sub(r"\s", "", page.words), said
-    assert page.tags.count("img") == 2 and html.count("<li>the ") == 2
+    assert page.tags.count("img") == 3 and html.count("<li>the ") == 2
 
 
 def warmed(result, source="runs/first"):
@@ -300,7 +301,7 @@ def test_evaluations_come_newest_first_each_with_its_own_section(make):
         page.words.index(said) for said in ("▼ hurt", "▲ helped", "≈ no evidence")
     )
     assert page.words.index("▼ hurt") < page.words.index("Earlier evaluations") < page.words.index("▲ helped")
-    assert html.count('class="matrix"') == 3 and page.tags.count("img") == 4
+    assert html.count('class="matrix"') == 3 and page.tags.count("img") == 7
     assert "Keras SimSiam example" in page.words
 
 

@@ -102,7 +102,7 @@ def write_labels(path: Path, sources: Sources, pictures: Labelled, measured: Mea
         measured: what was found.
         plan: what was asked.
     """
-    own = path.with_name(f"{path.stem}-labels.json")
+    own = path.parent / "labels" / path.name
     places = pictures.train.source_indices
     budgets = {
         budget.told: {

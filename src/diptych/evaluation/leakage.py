@@ -47,7 +47,7 @@ class Leaks:
     copies: Tensor
     """``(P, 2)`` int64: a test picture, and the first training picture of exactly the same pixels."""
     near: Near
-    """Pairs that look the same but have other pixels; test pictures with an exact copy are not asked again."""
+    """Pairs that look the same but have other pixels; test pictures with an exact copy are not among them."""
     groups: tuple[SharedGroup, ...]
     """Sorted by name."""
     grouped: Tensor
@@ -136,11 +136,9 @@ def find_leaks(
             pixels propose: pictures moved farther than two of 32 pixels are found by them alone.
     """
     copies = _copies(train, test)
-    rest = torch.ones(len(test), dtype=torch.bool).index_fill_(0, copies[:, 0], False).nonzero()[:, 0]
-    near = Near(pairs=copies[:0], likeness=torch.empty(0))
-    if len(rest):
-        near = near_pairs(train.images, test.read(rest), (features[0], features[1][rest]) if features else None)
-        near = Near(pairs=torch.stack([rest[near.pairs[:, 0]], near.pairs[:, 1]], 1), likeness=near.likeness)
+    near = near_pairs(train.images, test.images, features)
+    others = ~torch.isin(near.pairs[:, 0], copies[:, 0])
+    near = Near(pairs=near.pairs[others], likeness=near.likeness[others])
     learned, tested = (Counter(name for name in names if name is not None) for names in (train_groups, test_groups))
     groups = tuple(
         SharedGroup(name=name, train=learned[name], test=tested[name]) for name in sorted(learned.keys() & tested)

@@ -18,12 +18,14 @@ from diptych.training.recover import since_recovery
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One ``RUN/evaluation/<name>.json`` and the picture beside it."""
+    """One ``RUN/evaluation/<name>.json`` and the pictures beside it."""
 
     name: str
     """The file's own name: what the file says of itself never leads to another file."""
     result: dict[str, Any]
-    neighbors: bytes | None
+    neighbors: bytes | None = None
+    """PNG."""
+    changed: bytes | None = None
     """PNG."""
 
 
@@ -78,7 +80,10 @@ def _health(folder: RunFolder, records: list[dict[str, Any]]) -> Verdict | None:
 
 def _evaluation(path: Path) -> Evaluation:
     return Evaluation(
-        name=path.stem, result=read_versioned(path), neighbors=_png(path.with_name(f"{path.stem}-neighbors.png"))
+        name=path.stem,
+        result=read_versioned(path),
+        neighbors=_png(path.with_name(f"{path.stem}-neighbors.png")),
+        changed=_png(path.with_name(f"{path.stem}-changed.png")),
     )
 
 

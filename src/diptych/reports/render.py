@@ -35,6 +35,7 @@ def render(report: Facts) -> str:
         sections.warnings_section(report),
         sections.views_section(report),
         sections.neighbors_section(report),
+        sections.changed_section(report),
         sections.confusion_section(report),
         sections.made_section(report),
     ]

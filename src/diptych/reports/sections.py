@@ -140,6 +140,19 @@ def neighbors_section(report: Facts) -> str:
     return section("neighbors", "Nearest neighbours", lede, "".join(parts))
 
 
+def changed_section(report: Facts) -> str:
+    """Return the test pictures that pretraining put right, and those that it spoiled, of every evaluation."""
+    parts = []
+    for evaluation in report.evaluations:
+        if evaluation.changed:
+            image = picture(
+                evaluation.changed, f"Test pictures of {evaluation.name} that pretraining put right, and that it spoiled"
+            )
+            parts.append(f'<h3>{title_of(evaluation)}</h3><figure class="sheet">{image}</figure>')
+    lede = "Drawn at random. Green: what a picture shows. Red: what it was taken for."
+    return section("changed", "What pretraining changed", lede, "".join(parts))
+
+
 def confusion_section(report: Facts) -> str:
     """Return which classes are mistaken for which, of every evaluation."""
     return section(
