@@ -72,8 +72,6 @@ def test_equal_networks_are_never_told_apart(found: tuple[Path, dict[str, Any]])
             assert gain["points"] == 0 and gain["p_value"] == 1 and gain["ci"][0] < 0 < gain["ci"][1]
         assert point["verdict"]["outcome"] == "no evidence"
         assert point["compared_with"] == {"knn": "random", "linear": "random", "finetune": "scratch"}
-    few = found[1]["curve"][0]["contenders"]  # another network is another contender, where the task is not too easy
-    assert few["other"]["knn"] != few["pretrained"]["knn"] or few["other"]["linear"] != few["pretrained"]["linear"]
     assert found[1]["curve"][-1]["verdict"] == found[1]["verdict"]
 
 

@@ -7,8 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diptych.evaluation.numbers.scores import Score
-from diptych.evaluation.numbers.statistics import Estimate, Gain, labels_needed, mean_interval, paired_gain
+from diptych.evaluation.numbers.headline import Headline
+from diptych.evaluation.numbers.metrics import macro_average_precision
+from diptych.evaluation.numbers.resampling import Metric
+from diptych.evaluation.numbers.scores import Score, per_picture
+from diptych.evaluation.numbers.statistics import (
+    Estimate,
+    Gain,
+    bootstrap_gain,
+    bootstrap_metric,
+    labels_needed,
+    mean_interval,
+    paired_gain,
+)
 from diptych.evaluation.protocols import Measured, Plan, Trials
 from diptych.evaluation.verdict import Verdict, decide, level_for
 
@@ -31,6 +42,8 @@ class Saved:
 class Point:
     """All that was found with one budget of labels."""
 
+    headline: Headline
+    """What the numbers are."""
     told: str
     """The budget as it was typed."""
     labels: int
@@ -38,11 +51,11 @@ class Point:
     share: float
     """Of all training pictures, 0..1."""
     estimates: dict[str, dict[str, Estimate]]
-    """Contender → probe → mean accuracy over the seeds, 0..1, with its 95 % interval."""
+    """Contender → probe → mean of the headline over the seeds, with its 95 % interval."""
     seeds: dict[str, dict[str, list[float]]]
-    """Contender → probe → accuracy with each seed."""
+    """Contender → probe → the headline with each seed."""
     gains: dict[str, dict[str, Gain]]
-    """Other contender → probe → ``pretrained`` minus it, percentage points."""
+    """Other contender → probe → ``pretrained`` minus it, in points or the headline's own unit."""
     before: dict[str, str]
     """Probe → the contender that the verdict compares with."""
     saved: dict[str, Saved]
@@ -53,7 +66,7 @@ class Point:
         """Return JSON values."""
         contenders = {
             key: {
-                probe: {"top1": e.value, "ci95": [e.low, e.high], "seeds": self.seeds[key][probe]}
+                probe: {self.headline.key: e.value, "ci95": [e.low, e.high], "seeds": self.seeds[key][probe]}
                 for probe, e in found.items()
             }
             for key, found in self.estimates.items()
@@ -83,18 +96,21 @@ def before_of(trials: Trials) -> dict[str, str]:
     return found
 
 
-def points_of(measured: Measured, plan: Plan, total: int, *, unseen: bool, init_from: str | None) -> list[Point]:
+def points_of(
+    measured: Measured, plan: Plan, total: int, headline: Headline, *, unseen: bool, init_from: str | None
+) -> list[Point]:
     """Sum up every budget.
 
     Args:
         measured: what was found.
         plan: what was asked.
         total: training pictures in all.
+        headline: what the scores are compared by.
         unseen: the backbone did not see the test pictures, not even without their labels.
         init_from: where the weights came from that training began with; None where they were random.
     """
     estimates = [
-        {key: {probe: mean_interval(_correct(s)) for probe, s in found.items()} for key, found in trials.items()}
+        {key: {probe: _estimate(s) for probe, s in found.items()} for key, found in trials.items()}
         for trials in measured.trials
     ]
     counts = [len(rows[0]) for rows in measured.rows]
@@ -103,15 +119,16 @@ def points_of(measured: Measured, plan: Plan, total: int, *, unseen: bool, init_
         before = before_of(trials)
         level = level_for(len(before))
         means = {key: {probe: e.value for probe, e in own.items()} for key, own in estimates[place].items()}
-        gains = _gains(trials, before, level)
-        tested = len(trials[OURS][next(iter(before))][0].correct)
+        gains = _gains(trials, before, level, headline.scale)
+        tested = len(trials[OURS][next(iter(before))][0].truth)
         points.append(
             Point(
+                headline=headline,
                 told=budget.told,
                 labels=counts[place],
                 share=counts[place] / total,
                 estimates=estimates[place],
-                seeds={k: {p: [s.top1 for s in found] for p, found in own.items()} for k, own in trials.items()},
+                seeds={k: {p: [s.value for s in found] for p, found in own.items()} for k, own in trials.items()},
                 gains=gains,
                 before=before,
                 saved={
@@ -124,6 +141,7 @@ def points_of(measured: Measured, plan: Plan, total: int, *, unseen: bool, init_
                     means,
                     before,
                     tested,
+                    headline,
                     unseen=unseen,
                     init_from=init_from,
                     labels=None if len(counts) == 1 and budget.share == 1 else f"{budget.told} of the labels",
@@ -133,23 +151,39 @@ def points_of(measured: Measured, plan: Plan, total: int, *, unseen: bool, init_
     return points
 
 
-def _gains(trials: Trials, before: Mapping[str, str], level: float) -> dict[str, dict[str, Gain]]:
+def _gains(trials: Trials, before: Mapping[str, str], level: float, scale: float) -> dict[str, dict[str, Gain]]:
     """Compare with every other contender; those that the verdict rests on have the level that it needs."""
     gains: dict[str, dict[str, Gain]] = {}
     for key, found in trials.items():
         for probe, scores in found.items() if key != OURS else ():
             if probe in trials[OURS]:
                 asked = level if before.get(probe) == key else 0.95
-                ours = _correct(trials[OURS][probe])
-                gains.setdefault(key, {})[probe] = paired_gain(ours, _correct(scores), asked)
+                gains.setdefault(key, {})[probe] = _gain(trials[OURS][probe], scores, asked, scale)
     return gains
 
 
-def _correct(scores: Sequence[Score]) -> Tensor:
-    """Return which test pictures were classified correctly with each seed: ``(S, M)`` bool."""
-    return torch.stack([score.correct for score in scores])
+def _estimate(scores: Sequence[Score]) -> Estimate:
+    """A headline that is a mean over pictures has their interval; any other is measured on pictures drawn anew."""
+    pictures = per_picture(scores)
+    return bootstrap_metric(_metric(scores), len(scores[0].truth)) if pictures is None else mean_interval(pictures)
 
 
-def _saved(key: str, curve: Sequence[float], counts: Sequence[int], place: int, accuracy: float) -> Saved:
-    labels = labels_needed(list(zip(map(float, counts), curve, strict=True)), accuracy)
+def _gain(ours: Sequence[Score], theirs: Sequence[Score], level: float, scale: float) -> Gain:
+    first, second = per_picture(ours), per_picture(theirs)
+    if first is None or second is None:
+        return bootstrap_gain(_metric(ours), _metric(theirs), len(ours[0].truth), level, scale=scale)
+    return paired_gain(first, second, level, scale=scale)
+
+
+def _metric(scores: Sequence[Score]) -> Metric:
+    """Return the average precision of each seed as a function of how often each picture counts."""
+
+    def metric(weights: Tensor) -> Tensor:
+        return torch.stack([macro_average_precision(s.answers, s.truth, weights) for s in scores], dim=1)
+
+    return metric
+
+
+def _saved(key: str, curve: Sequence[float], counts: Sequence[int], place: int, value: float) -> Saved:
+    labels = labels_needed(list(zip(map(float, counts), curve, strict=True)), value)
     return Saved(against=key, labels=labels, factor=None if labels is None else labels / counts[place])

@@ -21,7 +21,7 @@ class Features:
     values: Tensor
     """``(N, D)`` float32 on the CPU."""
     labels: Tensor
-    """``(N,)`` int64, places in the list of classes."""
+    """``(N,)`` int64, places in the list of classes; or several labels, or quantities: see ``truth``."""
 
 
 def backbone_features(backbone: FrozenBackbone, images: Tensor, labels: Tensor, batch_size: int = 256) -> Features:

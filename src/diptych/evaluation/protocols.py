@@ -9,12 +9,13 @@ from torch import Tensor
 from diptych.evaluation.config import PROBES, ProbeName
 from diptych.evaluation.contenders import Contender
 from diptych.evaluation.features import PIXEL_SIDE, Features, is_averaged
-from diptych.evaluation.numbers.imbalance import positive_class
-from diptych.evaluation.numbers.scores import Score, score
+from diptych.evaluation.numbers.headline import Headline
+from diptych.evaluation.numbers.scores import Score
 from diptych.evaluation.pictures import Labelled
 from diptych.evaluation.probes import finetune, keras_protocol, knn, linear
 from diptych.evaluation.probes.finetune import Lesson
 from diptych.evaluation.subsets import ALL, Budget, subset
+from diptych.evaluation.task import Task, task_of
 from diptych.progress import Terminal
 from diptych.views.config import ViewsConfig
 
@@ -59,7 +60,7 @@ FeaturesOf = Callable[[Contender], tuple[Features, Features]]
 def measure_standard(
     contenders: Sequence[Contender], pictures: PicturesOf, features: FeaturesOf, plan: Plan, terminal: Terminal
 ) -> Measured:
-    """Weighted kNN, logistic regression and fine-tuning, each contender with the same labels.
+    """Weighted kNN, a linear probe and fine-tuning, each contender with the same labels.
 
     Args:
         contenders: ``pretrained`` first.
@@ -69,6 +70,7 @@ def measure_standard(
         terminal: is told a line per contender and budget, and any reservation about a probe.
     """
     known = pictures(contenders[0])
+    task = task_of(known)
     rows = [[subset(known.train_labels, budget, seed) for seed in plan.seeds] for budget in plan.budgets]
     trials: list[Trials] = [{} for _ in plan.budgets]
     neighbors = None
@@ -79,17 +81,17 @@ def measure_standard(
             own = table[contender.key] = {}
             for probe in probes:
                 if probe == "finetune":
-                    own[probe] = _finetuned(contender, pictures(contender), drawn, plan)
+                    own[probe] = _finetuned(contender, pictures(contender), drawn, plan, task)
                 else:
                     assert found is not None
-                    own[probe], last = _probed(probe, found, drawn, plan.seeds, known.classes)
+                    own[probe], last = _probed(probe, found, drawn, plan.seeds, task)
                     if last and contender is contenders[0]:
                         neighbors = last
                 _warn(own[probe], f"{probe} on {contender.name}", terminal)
             if own:
                 labels = f" with {budget.told} of the labels" if plan.budgets != (ALL,) else ""
-                terminal.say(f"{contender.name}{labels}: {_means(own)}")
-    return Measured(trials=trials, rows=rows, settings=_settings(contenders[0], known, plan), neighbors=neighbors)
+                terminal.say(f"{contender.name}{labels}: {_means(own, task.headline)}")
+    return Measured(trials=trials, rows=rows, settings=_settings(known, plan, task), neighbors=neighbors)
 
 
 def takes_part(contender: Contender, probe: ProbeName) -> bool:
@@ -101,39 +103,37 @@ def takes_part(contender: Contender, probe: ProbeName) -> bool:
 
 
 def _probed(
-    probe: ProbeName, features: tuple[Features, Features], drawn: Sequence[Tensor], seeds: Sequence[int], classes: Any
+    probe: ProbeName, features: tuple[Features, Features], drawn: Sequence[Tensor], seeds: Sequence[int], task: Task
 ) -> tuple[list[Score], knn.Neighbors | None]:
     """Score one probe on frozen features, with the labels of each seed; the neighbours are those of the last."""
     train, test = features
-    positive = positive_class(train.labels, classes)
     scores: list[Score] = []
     neighbors = None
     for rows, seed in zip(drawn, seeds, strict=True):
         part = Features(train.values[rows], train.labels[rows])
         if probe == "linear":
-            fitted = linear.fit_linear(part, test.values, len(classes), seed)
-            how = {"l2": fitted.l2, "l2_at_edge": fitted.at_edge}
-            how |= {"iterations": fitted.iterations, "converged": fitted.converged}
-            scores.append(score(fitted.logits, test.labels, classes, positive, **how))
+            answers, how = task.linear(part, test.values, seed)
+            scores.append(task.score(answers, test.labels, **how))
         elif scores and len(rows) == len(train.labels):  # chance has no part in it: all labels, the same neighbours
             scores.append(scores[0])
         else:
-            votes, neighbors = knn.classify(part, test.values, len(classes))
-            scores.append(score(votes, test.labels, classes, positive))
+            answers, neighbors = task.knn(part, test.values)
+            scores.append(task.score(answers, test.labels))
     return scores, neighbors
 
 
-def _finetuned(contender: Contender, pictures: Labelled, drawn: Sequence[Tensor], plan: Plan) -> list[Score]:
+def _finetuned(
+    contender: Contender, pictures: Labelled, drawn: Sequence[Tensor], plan: Plan, task: Task
+) -> list[Score]:
     """Train the whole network with the labels of each seed; the rate is chosen with those of the first."""
     assert contender.backbone is not None
-    positive = positive_class(pictures.train_labels, pictures.classes)
     scores: list[Score] = []
     rate = None
     for rows, seed in zip(drawn, plan.seeds, strict=True):
         lesson = Lesson(
             images=pictures.train.images[rows],
             labels=pictures.train_labels[rows],
-            classes=len(pictures.classes),
+            classes=len(task.names),
             views=plan.views,
             seed=seed,
             steps=plan.steps,
@@ -141,7 +141,7 @@ def _finetuned(contender: Contender, pictures: Labelled, drawn: Sequence[Tensor]
         rate = rate or finetune.choose_rate(contender.backbone, lesson)
         tuned = finetune.finetune(contender.backbone, lesson, pictures.test.images, rate)
         how = {"lr": tuned.rate, "lr_at_edge": tuned.rate_at_edge, "steps": tuned.steps}
-        scores.append(score(tuned.logits, pictures.test_labels, pictures.classes, positive, **how))
+        scores.append(task.score(tuned.logits, pictures.test_labels, **how))
     return scores
 
 
@@ -157,8 +157,9 @@ def _warn(scores: Sequence[Score], what: str, terminal: Terminal) -> None:
             )
 
 
-def _means(own: Mapping[str, Sequence[Score]]) -> str:
-    return ", ".join(f"{probe} {100 * sum(s.top1 for s in found) / len(found):.1f} %" for probe, found in own.items())
+def _means(own: Mapping[str, Sequence[Score]], headline: Headline) -> str:
+    means = {probe: sum(s.value for s in found) / len(found) for probe, found in own.items()}
+    return ", ".join(f"{probe} {headline.prefix}{headline.written(mean)}" for probe, mean in means.items())
 
 
 def measure_keras(
@@ -167,6 +168,7 @@ def measure_keras(
     """The Keras example's linear layer on each backbone; see ``keras_protocol``."""
     trials: Trials = {}
     known = pictures(contenders[0])
+    task = task_of(known)
     for contender in contenders:
         if contender.backbone is None:
             continue
@@ -174,10 +176,9 @@ def measure_keras(
         train, test = features(contender)
         flipped = contender.backbone.embed(own.train.images.flip(-1)).clone()
         probe = keras_protocol.fit_keras(train, flipped, test.values, len(own.classes), seed)
-        positive = positive_class(own.train_labels, own.classes)
-        result = score(probe.logits, test.labels, own.classes, positive, epoch_losses=probe.epoch_losses)
+        result = task.score(probe.logits, test.labels, epoch_losses=probe.epoch_losses)
         trials[contender.key] = {"linear": [result]}
-        terminal.say(f"{contender.name}: linear {100 * result.top1:.1f} %")
+        terminal.say(f"{contender.name}: linear {task.headline.written(result.value)}")
     settings = {
         "optimizer": "SGD",
         "lr": keras_protocol.PEAK_LR,
@@ -190,17 +191,11 @@ def measure_keras(
     return Measured(trials=[trials], rows=[[every]], settings={"linear": settings})
 
 
-def _settings(pretrained: Contender, pictures: Labelled, plan: Plan) -> dict[str, Any]:
+def _settings(pictures: Labelled, plan: Plan, task: Task) -> dict[str, Any]:
     averaged = f", averaged to {PIXEL_SIDE} × {PIXEL_SIDE}" if is_averaged(pictures.train.images) else ""
     known: dict[ProbeName, dict[str, Any]] = {
         "knn": {"k": min(knn.K, len(pictures.train)), "temperature": knn.TEMPERATURE, "similarity": "cosine"},
-        "linear": {
-            "objective": "mean cross-entropy + l2/2 · squared weights, on standardised features",
-            "l2_chosen_on": f"{linear.HELD_OUT:.0%} of the training pictures",
-            "l2_grid": list(linear.L2_GRID),
-            "tolerance": linear.TOLERANCE,
-            "max_iterations": linear.MAX_ITERATIONS,
-        },
+        "linear": task.linear_settings,
         "finetune": {
             "optimizer": "AdamW",
             "lr_chosen_on": f"{linear.HELD_OUT:.0%} of the labelled pictures of the first seed",

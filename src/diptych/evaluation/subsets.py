@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diptych.errors import ConfigError, DataError
+from diptych.evaluation.truth import strata
 from diptych.seeding import SPLIT, generator
 
 LEAST = 2
@@ -91,7 +92,7 @@ def subset(labels: Tensor, budget: Budget, seed: int) -> Tensor:
     budget is small.
 
     Args:
-        labels: ``(N,)`` int64, of all training pictures.
+        labels: ``(N,)`` int64, of all training pictures; what stands for classes otherwise is told by ``truth.strata``.
         budget: how many.
         seed: which.
     """
@@ -99,6 +100,7 @@ def subset(labels: Tensor, budget: Budget, seed: int) -> Tensor:
     if share == 1:
         return torch.arange(len(labels))
     taken = []
+    labels = strata(labels)
     for label in sorted(set(labels.tolist())):
         rows = (labels == label).nonzero()[:, 0]
         count = min(len(rows), max(LEAST, math.floor(share * len(rows) + 0.5)))

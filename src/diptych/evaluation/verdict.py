@@ -1,7 +1,7 @@
 """The verdict: a rule that was fixed before any result was seen, and a sentence that a person can quote.
 
-For each probe the accuracy of the pretrained backbone is compared with that of the same network before training, on the
-same test pictures: untrained, or with the weights that training began with (``--init-from``); under fine-tuning both
+For each probe the accuracy of the pretrained backbone (of several labels the mean average precision, of quantities R²)
+is compared with that of the same network before training, on the same test pictures: untrained, or with the weights that training began with (``--init-from``); under fine-tuning both
 are trained on the same labels. Two probes give two chances to be lucky, so each interval has 97.5 % (Bonferroni):
 together they have at least 95 %. Three have 98.3 % each, one alone 95 %.
 
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from diptych.evaluation.numbers.headline import TOP1, Headline
 from diptych.evaluation.numbers.statistics import Gain
 
 Outcome = Literal["helped", "no evidence", "hurt"]
@@ -34,7 +35,7 @@ class Verdict:
     sentence: str
     probe: str
     points: float
-    """Pretrained - the same network before training, percentage points."""
+    """Pretrained - the same network before training, percentage points; of quantities R² itself."""
     interval: tuple[float, float]
     level: float
 
@@ -50,9 +51,10 @@ def level_for(probes: int) -> float:
 
 def decide(
     differences: Mapping[str, Gain],
-    top1: Mapping[str, Mapping[str, float]],
+    values: Mapping[str, Mapping[str, float]],
     before: Mapping[str, str],
     pictures: int,
+    headline: Headline = TOP1,
     *,
     unseen: bool = True,
     init_from: str | None = None,
@@ -62,9 +64,10 @@ def decide(
 
     Args:
         differences: per probe, pretrained - the contender that it is compared with.
-        top1: contender → probe → accuracy 0..1; ``pixels`` may be absent.
+        values: contender → probe → accuracy 0..1, or another headline; ``pixels`` may be absent.
         before: probe → the contender that is compared with: ``random``, ``initial`` or ``scratch``.
         pictures: test pictures.
+        headline: what the values are.
         unseen: the backbone did not see the test pictures, not even without their labels.
         init_from: where the weights of ``initial`` came from.
         labels: the budget of labels, for people; None where all were used and no other budget.
@@ -77,8 +80,13 @@ def decide(
     basis = f"{pictures:,} {'unseen' if unseen else 'test'} pictures"
 
     def compared(probe: str) -> str:
-        ours, theirs = (top1[contender][probe] for contender in ("pretrained", before[probe]))
-        return _compare(probe, differences[probe], ours, theirs, _was(before[probe], probe, init_from), basis)
+        d, was = differences[probe], _was(before[probe], probe, init_from)
+        ours, theirs = (headline.written(values[contender][probe]) for contender in ("pretrained", before[probe]))
+        return (
+            f"{PROBE_NAMES[probe]} {headline.prefix}{ours} against {theirs} for {was}, "
+            f"{headline.signed(d.points)}{headline.unit} ({d.level * 100:.3g} % interval {headline.signed(d.low)} to "
+            f"{headline.signed(d.high)}; {basis})"
+        )
 
     opening = _OPENINGS[outcome]
     if labels:
@@ -89,12 +97,16 @@ def decide(
         by = f" by {PROBE_NAMES[quoted]}"
     else:
         sentence, by = f"{opening}: {compared(quoted)}", ""
-    pixels = top1.get("pixels", {})
+    pixels, mine = values.get("pixels", {}), values["pretrained"]
     if quoted in pixels:
-        sentence += _pixels(top1["pretrained"][quoted], pixels[quoted], by)
+        reached = f"{headline.written(pixels[quoted])}{by}"
+        if pixels[quoted] >= mine[quoted]:
+            sentence += f"; but raw pixels alone reach {reached}, so this backbone is not yet worth using here"
+        else:
+            sentence += f"; raw pixels reach {reached}"
         for probe in (probe for probe in differences if probe in pixels and probe != quoted):
-            if pixels[probe] >= top1["pretrained"][probe] and pixels[quoted] < top1["pretrained"][quoted]:
-                ours, theirs = (_percent(top1[contender][probe]) for contender in ("pretrained", "pixels"))
+            if pixels[probe] >= mine[probe] and pixels[quoted] < mine[quoted]:
+                ours, theirs = (headline.written(found[probe]) for found in (mine, pixels))
                 sentence += f", but {theirs} by {PROBE_NAMES[probe]}, where this backbone reaches {ours}"
     sentence += "."
     return Verdict(
@@ -114,23 +126,6 @@ def _was(contender: str, probe: str, init_from: str | None) -> str:
         return "the same network untrained"
     how = ", fine-tuned on the same labels" if probe == "finetune" else ""
     return f"the same network before training on these pictures ({init_from}){how}"
-
-
-def _compare(probe: str, d: Gain, ours: float, theirs: float, was: str, basis: str) -> str:
-    return (
-        f"{PROBE_NAMES[probe]} {_percent(ours)} against {_percent(theirs)} for {was}, {signed(d.points)} points "
-        f"({d.level * 100:.3g} % interval {signed(d.low)} to {signed(d.high)}; {basis})"
-    )
-
-
-def _pixels(pretrained: float, pixels: float, by: str) -> str:
-    if pixels >= pretrained:
-        return f"; but raw pixels alone reach {_percent(pixels)}{by}, so this backbone is not yet worth using here"
-    return f"; raw pixels reach {_percent(pixels)}{by}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
 
 
 def signed(points: float) -> str:

@@ -5,7 +5,8 @@ crops and flips alone, no other augmentation. Deviations, each the same for ever
 and a cosine to zero instead of SGD, because one set of rates suits small and large networks; the peak rate is the one
 of ``RATES`` with the least cross-entropy on a stratified fifth of the labelled pictures, where SimCLR's is fixed; the
 number of steps grows with that of the labels, between two bounds; each picture is seen in two crops at a time (repeated
-augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins at zero.
+augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins at zero. Of several labels
+a picture the cross-entropy of each is lowered, of quantities the squared error, standardised by the labelled pictures.
 
 A network trained *from scratch* is the same, begun with random weights: same labels, steps, augmentation and choice of
 the rate. So what differs is what pretraining gave. Test pictures play no part before they are predicted, once.
@@ -16,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diptych.errors import DataError
 from diptych.evaluation.probes.linear import hold_out
+from diptych.evaluation.truth import loss, standardised
 from diptych.frozen import FrozenBackbone, prepared
 from diptych.hardware import native_bf16
 from diptych.optim.build import build_optimizer
@@ -51,8 +52,9 @@ class Lesson:
     images: Tensor
     """``(N, C, S, S)`` as they are stored."""
     labels: Tensor
-    """``(N,)`` int64, below ``classes``."""
+    """``(N,)`` int64, below ``classes``, or several labels, or quantities: see ``evaluation.truth``."""
     classes: int
+    """Outputs: how many classes, labels or quantities there are."""
     views: ViewsConfig
     """Flips and turns that leave a picture's class as it is; the rest is set here."""
     seed: int
@@ -66,7 +68,7 @@ class Tuned:
     """What a fine-tuned network says, and how it was come by."""
 
     logits: Tensor
-    """``(M, K)`` float32, of the test pictures."""
+    """``(M, K)`` float32, of the test pictures; quantities float64, in their units."""
     rate: float
     """Peak learning rate."""
     rate_at_edge: bool
@@ -80,7 +82,7 @@ def steps_for(pictures: int) -> int:
 
 
 def choose_rate(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float] = RATES) -> float:
-    """Return the rate with the least cross-entropy on a fifth of the labelled pictures, learned from the others.
+    """Return the rate with the least loss on a fifth of the labelled pictures, learned from the others.
 
     Raises:
         DataError: no class has two pictures, so that none can be held out, or every rate diverged.
@@ -91,11 +93,12 @@ def choose_rate(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float]
             "every class has a single labelled picture, which leaves none to choose fine-tuning's learning rate on: "
             "label two or more of each, or ask for more --labels"
         )
-    part = replace(lesson, images=lesson.images[kept], labels=lesson.labels[kept])
+    labels, _ = standardised(lesson.labels)
+    part = replace(lesson, images=lesson.images[kept], labels=labels[kept])
     losses = []
     for rate in rates:
         logits = _predict(backbone, _train(backbone, part, rate), lesson.images[held])
-        losses.append(F.cross_entropy(logits, lesson.labels[held]).nan_to_num(torch.inf, torch.inf).item())
+        losses.append(loss(logits, labels[held]).nan_to_num(torch.inf, torch.inf).item())
     if min(losses) == torch.inf:
         raise DataError("fine-tuning diverged at every learning rate that was tried: leave out --probes finetune")
     return rates[losses.index(min(losses))]
@@ -110,7 +113,8 @@ def finetune(backbone: FrozenBackbone, lesson: Lesson, test: Tensor, rate: float
         test: pictures as they are stored.
         rate: peak learning rate, of ``choose_rate``.
     """
-    logits = _predict(backbone, _train(backbone, lesson, rate), test)
+    labels, in_units = standardised(lesson.labels)
+    logits = in_units(_predict(backbone, _train(backbone, replace(lesson, labels=labels), rate), test))
     steps = lesson.steps or steps_for(len(lesson.images))
     return Tuned(logits=logits, rate=rate, rate_at_edge=rate in (min(RATES), max(RATES)), steps=steps)
 
@@ -129,13 +133,13 @@ def _train(backbone: FrozenBackbone, lesson: Lesson, rate: float) -> nn.Module:
         rows = order[place * each : (place + 1) * each]
         crops = views(lesson.images[rows].to(backbone.device), generator(lesson.seed, VIEWS, step))
         batch = torch.cat(crops).contiguous(memory_format=torch.channels_last)
-        truth = lesson.labels[rows].repeat(len(crops)).to(backbone.device)
+        truth = torch.cat([lesson.labels[rows]] * len(crops)).to(backbone.device)
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(step, steps=steps, warmup_steps=max(1, round(WARMUP * steps)), peak=rate)
         with torch.autocast(backbone.device.type, torch.bfloat16, enabled=native_bf16(backbone.device.type)):
             logits = network(batch)
         optimizer.zero_grad()
-        F.cross_entropy(logits.float(), truth).backward()  # type: ignore[no-untyped-call]
+        loss(logits.float(), truth).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return network.eval()
 

@@ -2,6 +2,9 @@
 
 Each of a test picture's k nearest training pictures votes for its class with weight exp(similarity / temperature).
 The temperature is the paper's, 0.07; k is 20 where the paper, with a million training pictures, takes 200.
+
+Where there are several labels a picture, or quantities, which the paper does not speak of, the neighbours' mean by the
+same weights is the answer.
 """
 
 from dataclasses import dataclass
@@ -48,10 +51,27 @@ def vote(neighbors: Neighbors, labels: Tensor, classes: int, temperature: float 
         classes: how many there are.
         temperature: small values listen to the nearest alone, large ones to all k alike.
     """
-    nearest_first = neighbors.similarities[:, :1]  # subtracting it changes no vote's order and cannot overflow
-    weights = ((neighbors.similarities - nearest_first) / temperature).exp()
+    weights = _weights(neighbors, temperature)
     votes = torch.zeros(len(weights), classes).scatter_add_(1, labels[neighbors.indices], weights)
     return (votes / votes.sum(dim=1, keepdim=True)).log()
+
+
+def mean(neighbors: Neighbors, values: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Return the weighted mean of the neighbours' values, ``(M, T)`` float64.
+
+    Args:
+        neighbors: of M test pictures.
+        values: ``(N, T)`` of the training pictures; of labels, 0 and 1, the mean is the share that has them.
+        temperature: as for ``vote``.
+    """
+    weights = _weights(neighbors, temperature).double()
+    shares = weights / weights.sum(dim=1, keepdim=True)
+    return F.embedding_bag(neighbors.indices, values.double(), mode="sum", per_sample_weights=shares)
+
+
+def _weights(neighbors: Neighbors, temperature: float) -> Tensor:
+    nearest_first = neighbors.similarities[:, :1]  # subtracting it changes no vote's order and cannot overflow
+    return ((neighbors.similarities - nearest_first) / temperature).exp()
 
 
 def classify(train: Features, test: Tensor, classes: int) -> tuple[Tensor, Neighbors]:

@@ -4,10 +4,13 @@ Minimised is  mean cross-entropy + l2 / 2 · ‖W‖²  (the bias is free), whic
 C = 1 / (l2 · N). The L2 strength is the one with the lowest cross-entropy on a stratified fifth of the *training*
 pictures, along a path from strong to weak; the probe is then fitted again on all of them. Test pictures play no part.
 
+Of several labels a picture, each has a logistic regression of its own: the cross-entropies are summed, so that none
+knows of another. They share one L2 strength, because a rare label has too few pictures held out to choose its own.
+
 Why not scikit-learn's solver: features are so correlated that plain L-BFGS needs hundreds of iterations. The penalty
 does not change when features are rotated, so we rotate them to their principal axes; there the Hessian is close to
-diagonal (Böhning 1992: at uniform predictions it is (1/K)(I - 1/K) ⊗ covariance), and scaling each axis by its root
-makes L-BFGS converge in tens of iterations. The minimum is the same.
+diagonal (Böhning 1992: at uniform predictions it is (1/K)(I - 1/K) ⊗ covariance, for a label by itself 1/4), and
+scaling each axis by its root makes L-BFGS converge in tens of iterations. The minimum is the same.
 """
 
 from dataclasses import dataclass
@@ -18,8 +21,11 @@ import torch.nn.functional as F
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from diptych.errors import DataError
+from diptych.errors import DataError, byte_size
 from diptych.evaluation.features import Features
+from diptych.evaluation.truth import loss as loss_of
+from diptych.evaluation.truth import strata
+from diptych.hardware import free_memory
 from diptych.seeding import SPLIT, generator
 
 L2_GRID = tuple(10.0 ** (half / 2) for half in range(4, -13, -1))
@@ -31,6 +37,8 @@ PATIENCE = 3
 TOLERANCE = 1e-4
 """Converged: no entry of the gradient, in the scaled coordinates, is larger."""
 MAX_ITERATIONS = 1000
+HISTORY = 100
+"""Steps that L-BFGS remembers, each by two copies of the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,25 +73,27 @@ class Problem:
 
     Args:
         values: ``(N, D)`` float32, standardised.
-        labels: ``(N,)`` int64, below ``classes``.
+        labels: ``(N,)`` int64, below ``classes``; or ``(N, K)`` bool, each label a problem of its own.
         classes: K.
     """
 
     def __init__(self, values: Tensor, labels: Tensor, classes: int) -> None:
-        self._axes, self._variances = _principal_axes(values)
+        self._axes, self._variances = principal_axes(values)
         self._x = values @ self._axes
-        self._onehot = F.one_hot(labels, classes).float()
-        self._classes = classes
+        self._several = labels.ndim == 2
+        self._wanted = labels.float() if self._several else F.one_hot(labels, classes).float()
+        self._curvature = 1 / 4 if self._several else 1 / classes
         self._coefficients = torch.zeros(self._x.shape[1], classes)  # where the next solution starts from
         self._bias = torch.zeros(classes)
 
     def solve(self, l2: float, max_iterations: int = MAX_ITERATIONS) -> Solution:
         """Minimise for one strength, starting from the last solution."""
-        scale = (self._variances / self._classes + l2).rsqrt()[:, None]
+        scale = (self._variances * self._curvature + l2).rsqrt()[:, None]
         scaled, bias = self._coefficients / scale, self._bias.clone()  # L-BFGS changes both in place
         optimizer = torch.optim.LBFGS(
             [scaled, bias],
             max_iter=max_iterations,
+            history_size=HISTORY,
             tolerance_grad=TOLERANCE,
             tolerance_change=0,
             line_search_fn="strong_wolfe",
@@ -92,14 +102,13 @@ class Problem:
         @torch.no_grad()
         def loss() -> Tensor:
             coefficients = scale * scaled
-            log_p = F.log_softmax(torch.addmm(bias, self._x, coefficients), dim=1)
-            slope = (log_p.exp() - self._onehot) / len(self._x)
+            likelihood, surprise = self._likelihood(torch.addmm(bias, self._x, coefficients))
+            slope = surprise / len(self._x)
             gradient = (slope.T @ self._x).T  # several times as fast as x.T @ slope: rows are read in their order
             scaled.grad = (scale * (gradient + l2 * coefficients)).contiguous()
             bias.grad = slope.sum(dim=0)
             # float64 sums: near the minimum steps change the loss by less than float32 resolves
-            likelihood = (self._onehot * log_p).sum(dtype=torch.float64) / len(self._x)
-            return l2 / 2 * coefficients.square().sum(dtype=torch.float64) - likelihood
+            return l2 / 2 * coefficients.square().sum(dtype=torch.float64) - likelihood / len(self._x)
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
         loss()  # the line search need not end where it looked last
@@ -113,8 +122,16 @@ class Problem:
             converged=steepest <= TOLERANCE,
         )
 
+    def _likelihood(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logarithm of the likelihood, float64, and probabilities minus the truth ``(N, K)``."""
+        if self._several:
+            log_p = F.logsigmoid(logits) * self._wanted + F.logsigmoid(-logits) * (1 - self._wanted)
+            return log_p.sum(dtype=torch.float64), logits.sigmoid() - self._wanted
+        log_p = F.log_softmax(logits, dim=1)
+        return (self._wanted * log_p).sum(dtype=torch.float64), log_p.exp() - self._wanted
 
-def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
+
+def principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return orthonormal axes ``(D, R)`` that span the rows, R = min(N, D), and the variance ``(R,)`` along each.
 
     The penalised solution lies in the span of the rows, so fewer pictures than features lose nothing.
@@ -122,15 +139,17 @@ def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     basis = torch.linalg.qr(x.T).Q if len(x) < x.shape[1] else None
     spanned = x if basis is None else x @ basis
     variances, axes = torch.linalg.eigh((spanned.T @ spanned / len(x)).double())
-    rotation = axes.float() if basis is None else basis @ axes.float()
-    return rotation, variances.clamp_min(0).float()
+    rotation = axes.to(x.dtype) if basis is None else basis @ axes.to(x.dtype)
+    return rotation, variances.clamp_min(0).to(x.dtype)
 
 
 def hold_out(labels: Tensor, seed: int, fraction: float = HELD_OUT) -> tuple[Tensor, Tensor]:
     """Split rows by class: ``(rows to fit on, rows held out)``, int64 and sorted.
 
     A class with two or more pictures has at least one on each side; one with a single picture keeps it for fitting.
+    What stands for classes where there are none is told by ``truth.strata``.
     """
+    labels = strata(labels)
     is_held = torch.zeros(len(labels), dtype=torch.bool)
     for label in set(labels.tolist()):
         rows = (labels == label).nonzero()[:, 0]
@@ -144,14 +163,16 @@ def fit_linear(train: Features, test: Tensor, classes: int, seed: int) -> Linear
     """Choose the L2 strength on held-out training pictures, fit on all of them, predict the test pictures.
 
     Args:
-        train: ``(N, D)`` features with labels below ``classes``.
+        train: ``(N, D)`` features with labels below ``classes``, or ``(N, classes)`` bool.
         test: ``(M, D)`` features.
         classes: how many there are.
         seed: of the split that chooses the strength.
 
     Raises:
-        DataError: no class has two training pictures, so that none can be held out.
+        DataError: no class has two training pictures, so that none can be held out, or there are more weights than fit
+            into memory.
     """
+    _check_memory(train.values, classes)
     kept, held = hold_out(train.labels, seed)
     if not len(held):
         raise DataError(
@@ -181,7 +202,7 @@ def _choose_l2(train: Features, kept: Tensor, held: Tensor, classes: int) -> tup
     for l2 in L2_GRID:
         solution = problem.solve(l2)
         converged &= solution.converged
-        losses.append(F.cross_entropy(unseen @ solution.weights + solution.bias, train.labels[held]).item())
+        losses.append(loss_of(unseen @ solution.weights + solution.bias, train.labels[held]).item())
         if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
             break
     return L2_GRID[int(np.argmin(losses))], converged
@@ -189,3 +210,15 @@ def _choose_l2(train: Features, kept: Tensor, held: Tensor, classes: int) -> tup
 
 def _standardise(scaler: StandardScaler, values: Tensor) -> Tensor:
     return torch.from_numpy(scaler.transform(values.numpy()))
+
+
+def _check_memory(values: Tensor, classes: int) -> None:
+    """Refuse what would only fail after minutes: L-BFGS keeps its weights many times over."""
+    free, (rows, width) = free_memory(), values.shape
+    needed = 4 * classes * (2 * HISTORY * min(rows, width) + 4 * rows)
+    if free is not None and needed > free:
+        raise DataError(
+            f"a linear probe of {classes:,} outputs on {width:,} features has {classes * width:,} weights, and to fit them "
+            f"takes {byte_size(needed)} where {byte_size(free)} are free: leave it out with --probes knn, or name a column "
+            "with fewer classes"
+        )
