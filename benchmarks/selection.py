@@ -47,7 +47,7 @@ def measured(runs: Sequence[str], data: str, limit: int | None, pictures: int) -
             if one.name in values:  # the features of the others are not finite
                 train = backbone_features(one.backbone, labelled.train.images, labelled.train_labels)
                 test = backbone_features(one.backbone, labelled.test.images, labelled.test_labels)
-                right = fit_linear(train, test.values, len(labelled.classes), 0).predictions == test.labels
+                right = fit_linear(train, test.values, len(labelled.classes), 0).logits.argmax(1) == test.labels
                 found[ranking.run].append({**values[one.name], "probe": 100 * right.double().mean().item()})
                 terminal.say(f"{ranking.run} {one.name}: linear probe {found[ranking.run][-1]['probe']:.1f} %")
     return found

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from diptych.errors import ConfigError, check, suggest
 from diptych.evaluation.subsets import ALL, Budget, parse_budgets
+from diptych.evaluation.targets import Columns, parse_columns
 
 ProbeName = Literal["knn", "linear", "finetune"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
@@ -27,6 +28,10 @@ class EvaluateConfig:
     against: str | None = None
     """Whom to meet: random, pixels, scratch (trained on the labels alone), other runs, NAME:weights.safetensors; random
     and pixels if not given."""
+    targets: str | None = None
+    """Columns of a CSV or Parquet file with numbers to be told from the pictures, such as age,weight."""
+    multilabel: str | None = None
+    """The column that holds several labels a picture, such as edema;nodule, or columns of 0 and 1."""
     probes: str = "knn,linear"
     """Of knn, linear and finetune (the whole network is trained on the labels)."""
     finetune_steps: int | None = None
@@ -58,6 +63,10 @@ class EvaluateConfig:
                 "--protocol keras has one linear probe, on all labels and the backbone's own features: leave out "
                 "--labels, --seeds, --probes, --features, --layer and scratch"
             )
+        if self.targets is not None and self.multilabel is not None:
+            raise ConfigError("--targets and --multilabel ask two questions: evaluate twice, with one of them each")
+        if self.protocol == "keras" and self.columns:
+            raise ConfigError("--protocol keras asks for one class a picture: leave out --targets and --multilabel")
         if self.finetune_steps is not None and "finetune" not in self.asked_probes:
             raise ConfigError("--finetune-steps needs --probes knn,linear,finetune, or --against scratch")
 
@@ -65,6 +74,14 @@ class EvaluateConfig:
     def budgets(self) -> tuple[Budget, ...]:
         """Budgets of labels, as they were typed."""
         return parse_budgets(self.labels)
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns that hold the answers; None where every picture has one class."""
+        for kind, words in (("regression", self.targets), ("multilabel", self.multilabel)):
+            if words is not None:
+                return parse_columns(kind, words)
+        return None
 
     @property
     def asked_probes(self) -> tuple[ProbeName, ...]:

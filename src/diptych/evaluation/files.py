@@ -7,9 +7,11 @@ import torch
 
 from diptych import figures
 from diptych.evaluation.curve import OURS, Point
+from diptych.evaluation.numbers.scores import Score
 from diptych.evaluation.pictures import Labelled, Sources
 from diptych.evaluation.probes.knn import Neighbors
 from diptych.evaluation.protocols import Measured, Plan
+from diptych.evaluation.table import BEFORE
 from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, RunFolder, write_json, writing_errors
 from diptych.seeding import generator
@@ -46,8 +48,10 @@ def _draw_neighbors(path: Path, pictures: Labelled, neighbors: Neighbors, seed: 
     )
 
 
-def draw(path: Path, pictures: Labelled, measured: Measured, point: Point, seed: int) -> dict[str, Any]:
+def draw(path: Path, pictures: Labelled, measured: Measured, point: Point, seed: int) -> dict[str, Any] | None:
     """Draw what the backbone takes for alike, and what pretraining changed, beside the result at ``path``.
+
+    Of quantities, the answers are drawn over the truth; of several labels, nothing.
 
     Args:
         path: of the result.
@@ -57,12 +61,16 @@ def draw(path: Path, pictures: Labelled, measured: Measured, point: Point, seed:
         seed: of the choice of pictures.
 
     Returns:
-        How many pictures were changed, for the result.
+        How many pictures were changed, for the result; None where there are no classes.
     """
-    alike, changed = (path.with_name(f"{path.stem}-{what}.png") for what in ("neighbors", "changed"))
-    for figure in (alike, changed):  # of an earlier evaluation of this name
+    alike, changed, answers = (path.with_name(f"{path.stem}-{what}.png") for what in ("neighbors", "changed", "answers"))
+    for figure in (alike, changed, answers):  # of an earlier evaluation of this name
         with writing_errors(figure):
             figure.unlink(missing_ok=True)
+    if pictures.train_labels.ndim == 2:
+        if pictures.train_labels.dtype != torch.bool:
+            _draw_answers(answers, pictures, measured, point)
+        return None
     if measured.neighbors:
         indices = measured.rows[-1][-1][measured.neighbors.indices]
         _draw_neighbors(alike, pictures, Neighbors(indices, measured.neighbors.similarities), seed)
@@ -71,9 +79,7 @@ def draw(path: Path, pictures: Labelled, measured: Measured, point: Point, seed:
 
 def _draw_changed(path: Path, pictures: Labelled, measured: Measured, point: Point, seed: int) -> dict[str, Any]:
     """Draw test pictures that pretraining put right, and such that it spoiled, by the probe that the verdict quotes."""
-    probe = point.verdict.probe
-    against = point.before[probe]
-    ours, theirs = (measured.trials[-1][key][probe][0] for key in (OURS, against))
+    probe, against, ours, theirs = _quoted(measured, point)
     fixed, broke = ours.correct & ~theirs.correct, theirs.correct & ~ours.correct
     blocks = []
     for title, which, taken in (
@@ -90,6 +96,28 @@ def _draw_changed(path: Path, pictures: Labelled, measured: Measured, point: Poi
     if any(said for _, _, said in blocks):
         figures.mistakes(path, blocks)
     return {"probe": probe, "against": against, "fixed": int(fixed.sum()), "broke": int(broke.sum())}
+
+
+def _draw_answers(path: Path, pictures: Labelled, measured: Measured, point: Point) -> None:
+    """Draw what the probe that the verdict quotes answers, over the truth, with pretraining and before."""
+    _, against, ours, theirs = _quoted(measured, point)
+    names = ("pretrained", BEFORE[against])
+    figures.answers(
+        path,
+        [
+            (name, truth, list(zip(names, found, strict=True)))
+            for name, truth, *found in zip(
+                pictures.classes, ours.truth.T.numpy(), ours.answers.T.numpy(), theirs.answers.T.numpy(), strict=True
+            )
+        ],
+    )
+
+
+def _quoted(measured: Measured, point: Point) -> tuple[str, str, Score, Score]:
+    """Return the probe that the verdict quotes, whom it compares with, and the scores of both with the first seed."""
+    probe = point.verdict.probe
+    against = point.before[probe]
+    return probe, against, measured.trials[-1][OURS][probe][0], measured.trials[-1][against][probe][0]
 
 
 def write_labels(path: Path, sources: Sources, pictures: Labelled, measured: Measured, plan: Plan) -> None:

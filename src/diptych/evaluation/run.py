@@ -35,6 +35,7 @@ from diptych.evaluation.numbers.imbalance import imbalance
 from diptych.evaluation.pictures import Labelled, Sources, open_labelled
 from diptych.evaluation.protocols import Measured, Plan, measure_keras, measure_standard
 from diptych.evaluation.subsets import ALL, ordered
+from diptych.evaluation.task import Task, task_of
 from diptych.frozen import open_finished
 from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, RunFolder, write_json
@@ -50,7 +51,8 @@ def evaluate(
 
     Args:
         run: a finished run's folder.
-        data: labelled pictures: a folder, an archive, a CSV file, or a known name. Where it holds ``train/`` and
+        data: labelled pictures: a folder, an archive, a CSV file, or a known name; a CSV or Parquet file where several
+            labels or quantities are asked for. Where it holds ``train/`` and
             ``test/``, the probes learn from the one and are tested on the other; else it is split 80/20 by the seed.
         config: what is asked.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -72,14 +74,17 @@ def evaluate(
     _, made = open_finished(run)
     init_from = None if made.init_from is None else printable(made.init_from)
     contenders = open_contenders(run, _asked(config, began_at_random=init_from is None), device)
-    sources = open_labelled(data, config.data_dir, config.limit, config.seed, made.preprocessing.tile)
+    sources = open_labelled(
+        data, config.data_dir, config.limit, config.seed, made.preprocessing.tile, columns=config.columns
+    )
     terminal.say(sources.found)
     given = Given(sources, FeatureCache(folder.features), choice, terminal)
     pictures = given.pictures(contenders[0])
     files.quarantine(folder, pictures, terminal)
     met = _met(contenders, given, terminal)
     leaks = _leaks(contenders[0], sources, given)
-    skewed = imbalance(pictures.test_labels, pictures.classes)
+    task = task_of(pictures)
+    skewed = imbalance(pictures.test_labels, pictures.classes) if task.kind == "classes" else None
     notes = [note for contender in contenders for note in contender.notes]
     for sentence in (*leaks.sentences(), *([skewed] if skewed else []), *notes):
         terminal.say(sentence)
@@ -91,7 +96,7 @@ def evaluate(
     else:
         measured = measure_standard(contenders, given.pictures, given.features, plan, terminal)
     unseen = not (met[OURS] or contenders[0].unknown)
-    points = points_of(measured, plan, len(pictures.train), unseen=unseen, init_from=init_from)
+    points = points_of(measured, plan, len(pictures.train), task.headline, unseen=unseen, init_from=init_from)
 
     path = folder.evaluation / f"{name}.json"
     if path.exists():
@@ -105,7 +110,8 @@ def evaluate(
         "diptych": metadata.version("diptych"),
         "command": f"{shlex.join(['diptych', 'evaluate', str(run), data])} {config.words}",
         "run": str(run),
-        "data": _described(sources, pictures, contenders, met, leaks, card),
+        "data": _described(sources, pictures, task, contenders, met, leaks, card),
+        **({} if task.kind == "classes" else {"task": task.kind}),
         "protocol": config.protocol,
         "settings": measured.settings
         | ({} if choice == POOLED else {"features": to_dict(choice)})
@@ -114,7 +120,7 @@ def evaluate(
         **({} if init_from is None else {"init_from": init_from}),
         "names": {contender.key: contender.name for contender in contenders},
         **_found(measured, points),
-        "changed": changed,
+        **({} if changed is None else {"changed": changed}),
         "leaks": leaks.to_dict() | {"without": _without(leaks, measured)},
         **({"imbalance": skewed} if skewed else {}),
         "seconds": round(time.monotonic() - started, 2),
@@ -160,12 +166,15 @@ def _budgets(plan: Plan) -> dict[str, Any]:
 def _found(measured: Measured, points: Sequence[Point]) -> dict[str, Any]:
     """Return what was found: with the most labels, and as a curve where there were several budgets or seeds.
 
-    Accuracies are means over the seeds, details (confusions, recalls, how a probe was fitted) those of the first.
+    Headlines are means over the seeds, details (confusions, recalls, how a probe was fitted) those of the first.
     """
     last, trials = points[-1], measured.trials[-1]
+    headline = last.headline.key
     contenders = {
         key: {
-            probe: scores[0].to_dict() | {"top1": (e := last.estimates[key][probe]).value, "ci95": [e.low, e.high]}
+            probe: {headline: (e := last.estimates[key][probe]).value, "ci95": [e.low, e.high]}
+            | scores[0].to_dict()
+            | {headline: e.value}
             for probe, scores in found.items()
         }
         for key, found in trials.items()
@@ -204,21 +213,27 @@ def _leaks(pretrained: Contender, sources: Sources, given: Given) -> Leaks:
     return find_leaks(pictures.train, pictures.test, learned, tested, (train.values, test.values))
 
 
-def _without(leaks: Leaks, measured: Measured) -> dict[str, dict[str, float]]:
-    """Return each contender's accuracy with the most labels on the test pictures that have not leaked, if any have."""
+def _without(leaks: Leaks, measured: Measured) -> dict[str, dict[str, float | None]]:
+    """Return each contender's headline with the most labels on the test pictures that have not leaked, if any have."""
     kept = ~leaks.tainted
     if kept.all() or not kept.any():
         return {}
     return {
-        key: {probe: sum(s.correct[kept].double().mean().item() for s in ss) / len(ss) for probe, ss in found.items()}
+        key: {probe: _mean([score.within(kept) for score in scores]) for probe, scores in found.items()}
         for key, found in measured.trials[-1].items()
         if found
     }
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 def _described(
     sources: Sources,
     pictures: Labelled,
+    task: Task,
     contenders: Sequence[Contender],
     met: Mapping[str, int],
     leaks: Leaks,
@@ -243,7 +258,7 @@ def _described(
         "train_pictures": len(pictures.train),
         "test_pictures": len(pictures.test),
         "skipped": len(pictures.bad),
-        "classes": list(pictures.classes),
+        task.called: list(pictures.classes),
         "fingerprint": sources.fingerprint,
         "seen_in_pretraining": met[OURS],
         "copies_of_training": int(leaks.copied.sum()),

@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diptych.evaluation.verdict import PROBE_NAMES, signed
+from diptych.evaluation.numbers.headline import HEADLINES, MISSING, Headline
+from diptych.evaluation.verdict import PROBE_NAMES
 
 BEFORE = {"initial": "initial", "random": "untrained", "scratch": "from scratch"}
 """Contender that a verdict compares with → its name in a difference."""
 
 EARLIER = {"pretrained": "pretrained", "random": "same network, untrained", "pixels": "raw pixels"}
 Row = tuple[str, ...]
-_HEADER = ("probe", "contender", "top-1 %", "95 % interval", "balanced %")
+QUANTITIES = {"r2": "R²", "mae": "mean absolute error", "rmse": "root mean squared error", "spearman": "Spearman"}
+"""What is told of every quantity, by its key in ``metrics.py``."""
 
 
 def contender_names(result: Mapping[str, Any]) -> dict[str, str]:
@@ -25,6 +27,11 @@ def compared_with(result: Mapping[str, Any], probe: str) -> str:
     return str(result.get("compared_with", {}).get(probe, earlier))
 
 
+def headline_of(result: Mapping[str, Any]) -> Headline:
+    """Return what the verdict compares by."""
+    return HEADLINES[result.get("task", "classes")]
+
+
 def as_text(result: Mapping[str, Any]) -> str:
     """Return lines of plain text for what ``evaluate`` returned."""
     lines = [point["verdict"]["sentence"] for point in result.get("curve", [])] or [result["verdict"]["sentence"]]
@@ -32,21 +39,25 @@ def as_text(result: Mapping[str, Any]) -> str:
         lines += [*_saved(result), "", *_curve(result)]
     else:
         lines += ["", *_scores(result)]
-    lines.append("")
+    lines += [*_quantities(result), ""]
+    headline = headline_of(result)
     for probe, d in result["differences"].items():
-        lines.append(f"{PROBE_NAMES[probe]}: pretrained - {BEFORE[compared_with(result, probe)]} = {_points(d)}")
+        other = BEFORE[compared_with(result, probe)]
+        lines.append(f"{PROBE_NAMES[probe]}: pretrained - {other} = {_gain(d, headline)}")
     if result["verdict"]["outcome"] == "no evidence":
-        smallest = ", ".join(f"{PROBE_NAMES[p]} {d['detectable']:.1f}" for p, d in result["differences"].items())
-        lines.append(f"A gain that would have been found in 4 of 5 such evaluations, in points: {smallest}")
+        smallest = ", ".join(
+            f"{PROBE_NAMES[p]} {d['detectable']:.{headline.decimals}f}" for p, d in result["differences"].items()
+        )
+        lines.append(f"A gain that would have been found in 4 of 5 such evaluations, in {headline.gains}: {smallest}")
     for key, found in result["gains"].items():
         for probe, d in found.items():
             if key != compared_with(result, probe):
-                lines.append(f"{PROBE_NAMES[probe]}: pretrained - {contender_names(result)[key]} = {_points(d)}")
+                lines.append(f"{PROBE_NAMES[probe]}: pretrained - {contender_names(result)[key]} = {_gain(d, headline)}")
     if without := result["leaks"]["without"]:
         left = result["leaks"]["test_pictures"] - result["leaks"]["tainted"]
         told = "; ".join(
             f"{contender_names(result)[key]} "
-            + ", ".join(f"{PROBE_NAMES[p]} {100 * top1:.1f} %" for p, top1 in found.items())
+            + ", ".join(f"{PROBE_NAMES[p]} {headline.written(value)}" for p, value in found.items())
             for key, found in without.items()
         )
         lines.append(f"On the {left:,} test pictures that have not leaked: {told}")
@@ -57,12 +68,9 @@ def as_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _points(d: Mapping[str, Any]) -> str:
-    low, high = d["ci"]
-    return (
-        f"{signed(d['points'])} points ({100 * d['level']:.3g} % interval {signed(low)} to {signed(high)}, "
-        f"p {_p(d['p_value'])})"
-    )
+def _gain(d: Mapping[str, Any], headline: Headline) -> str:
+    gain, low, high = (headline.signed(value) for value in (d["points"], *d["ci"]))
+    return f"{gain}{headline.unit} ({100 * d['level']:.3g} % interval {low} to {high}, p {_p(d['p_value'])})"
 
 
 def _p(value: float) -> str:
@@ -70,37 +78,49 @@ def _p(value: float) -> str:
 
 
 def _scores(result: Mapping[str, Any]) -> list[str]:
-    rows: list[Row] = [_HEADER]
+    headline = headline_of(result)
+    second = headline.second
+    rows: list[Row] = [("probe", "contender", headline.column, "95 % interval", headline.second_column)]
     for probe in result["differences"]:
         for contender, name in contender_names(result).items():
             if scores := result["contenders"].get(contender, {}).get(probe):
-                low, high = scores["ci95"]
-                rows.append(
-                    (
-                        PROBE_NAMES[probe],
-                        name,
-                        f"{100 * scores['top1']:.1f}",
-                        f"{100 * low:.1f} to {100 * high:.1f}",
-                        f"{100 * scores['balanced_accuracy']:.1f}",
-                    )
-                )
+                found, between = headline.number(scores[headline.key]), headline.between(*scores["ci95"])
+                rows.append((PROBE_NAMES[probe], name, found, between, headline.number(scores[second])))
     return _align(rows)
 
 
+def _quantities(result: Mapping[str, Any]) -> list[str]:
+    """Return every quantity's own numbers, by the probe that the verdict quotes; their units forbid a mean."""
+    probe = result["verdict"]["probe"]
+    scores = result["contenders"]["pretrained"][probe]
+    lines = []
+    for place, name in enumerate(result["data"].get("targets", ())):
+        found = {told: scores[f"{key}_per_target"][place] for key, told in QUANTITIES.items()}
+        told = ", ".join(f"{key} {MISSING if value is None else f'{value:.4g}'}" for key, value in found.items())
+        lines.append(f"{name}: {told} ({PROBE_NAMES[probe]}, pretrained)")
+    return ["", *lines] if lines else []
+
+
 def _curve(result: Mapping[str, Any]) -> list[str]:
-    """One row a probe and contender, one column a budget of labels: mean accuracy over the seeds, and its interval."""
-    points = result["curve"]
+    """One row a probe and contender, one column a budget of labels: the mean over the seeds, and its interval."""
+    points, headline = result["curve"], headline_of(result)
     told = [f"{point['labels']} ({point['pictures']:,})" for point in points]
     rows: list[Row] = [("probe", "contender", *told)]
     for probe in result["differences"]:
         for contender, name in contender_names(result).items():
             scores = [point["contenders"].get(contender, {}).get(probe) for point in points]
             if any(scores):
-                cells = (f"{100 * s['top1']:.1f} ({100 * s['ci95'][0]:.1f}-{100 * s['ci95'][1]:.1f})" for s in scores)
+                cells = (_cell(s, headline) for s in scores)
                 rows.append((PROBE_NAMES[probe], name, *cells))
     seeds = len(next(iter(points[-1]["contenders"]["pretrained"].values()))["seeds"])
-    note = f"Top-1 % by labels (pictures), mean of {seeds} seed{'s' if seeds > 1 else ''}, 95 % interval:"
+    column = headline.column[0].upper() + headline.column[1:]
+    note = f"{column} by labels (pictures), mean of {seeds} seed{'s' if seeds > 1 else ''}, 95 % interval:"
     return [note, *_align(rows)]
+
+
+def _cell(scores: Mapping[str, Any], headline: Headline) -> str:
+    low, high = map(headline.number, scores["ci95"])
+    return f"{headline.number(scores[headline.key])} ({low}{' to ' if '-' in low + high else '-'}{high})"
 
 
 def _saved(result: Mapping[str, Any]) -> list[str]:

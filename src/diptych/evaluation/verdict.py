@@ -9,6 +9,7 @@ helped: an interval lies wholly above 0 and none wholly below. hurt: the reverse
 included, is no evidence.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -115,7 +116,7 @@ def decide(
 
 
 def _clearness(d: Gain) -> float:
-    return abs(d.points) / (d.high - d.low)
+    return abs(d.points) / ((d.high - d.low) or math.inf)  # equal answers everywhere leave nothing to be unsure of
 
 
 def _was(contender: str, probe: str, init_from: str | None) -> str:
@@ -127,7 +128,3 @@ def _was(contender: str, probe: str, init_from: str | None) -> str:
     how = ", fine-tuned on the same labels" if probe == "finetune" else ""
     return f"the same network before training on these pictures ({init_from}){how}"
 
-
-def signed(points: float) -> str:
-    """Write points with their sign; it is kept where they round to zero: ``+1.2``, ``-0.3``, ``-0.0``."""
-    return f"{points:+.1f}"
