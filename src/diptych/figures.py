@@ -224,6 +224,29 @@ def overlaid_curves(
     _write(path, figure)
 
 
+def answers(path: Path, panels: Sequence[tuple[str, NDArray[Any], Sequence[tuple[str, NDArray[Any]]]]]) -> None:
+    """Draw answered quantities over the true ones as a PNG, one panel a quantity; on the line they are right.
+
+    Args:
+        path: of the PNG, written whole or not at all.
+        panels: each quantity's name, the truth ``(n,)``, and who answered with the answers ``(n,)``, the best first.
+    """
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(10, 4.4 * rows), dpi=DPI, facecolor=PAGE, layout="constrained")
+    known = get_font(findfont(FontProperties(family=FONT))).get_charmap()
+    for place, (name, truth, found) in enumerate(panels):
+        axes = figure.add_subplot(rows, 2, place + 1, facecolor="none")
+        axes.axline((float(truth.mean()), float(truth.mean())), slope=1, color="#b8b4ab", linewidth=1)
+        for number, (who, values) in reversed(list(enumerate(found))):
+            axes.scatter(truth, values, s=14, color=COLOURS[number], alpha=0.6, linewidths=0, label=who)
+        shown = "".join(c if c.isprintable() and ord(c) in known else MISSING for c in name).replace("$", r"\$")
+        _dress(axes, shown)
+        axes.set_xlabel("truth", color="#5d6168")
+        axes.set_ylabel("answer", color="#5d6168")
+        axes.legend(frameon=False, fontsize=9)
+    _write(path, figure)
+
+
 def _smoothed(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Return the running mean, and over how many values each goes: a fortieth of them."""
     window = max(1, len(values) // 40)

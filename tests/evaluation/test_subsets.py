@@ -47,3 +47,19 @@ def test_another_seed_takes_others_and_more_of_another_class_changes_nothing():
     assert len(first & second) < len(first) / 2
     fewer = subset(LABELS[:800], budget, 0)  # the classes 0 and 1 alone
     assert fewer.tolist() == [row for row in sorted(first) if row < 800]
+
+
+def test_quantities_are_drawn_at_random_and_nested() -> None:
+    truth = torch.arange(60, dtype=torch.float64)[:, None]
+    few, more = (subset(truth, budget, 0) for budget in parse_budgets("10,50%"))
+    assert (len(few), len(more)) == (10, 30) and set(few.tolist()) < set(more.tolist())
+    assert few.tolist() == subset(truth, parse_budgets("10")[0], 0).tolist()
+    assert few.tolist() != subset(truth, parse_budgets("10")[0], 1).tolist()
+
+
+def test_rare_labels_have_their_share() -> None:
+    truth = torch.zeros(100, 2, dtype=torch.bool)
+    truth[:60, 0], truth[50:60, 1] = True, True
+    few, more = (subset(truth, budget, 0) for budget in parse_budgets("10%,50%"))
+    assert truth[few].sum(dim=0).tolist() == [7, 2] and truth[more].sum(dim=0).tolist() == [30, 5]  # two at least
+    assert set(few.tolist()) < set(more.tolist())

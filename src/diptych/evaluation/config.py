@@ -65,7 +65,8 @@ class EvaluateConfig:
             )
         if self.targets is not None and self.multilabel is not None:
             raise ConfigError("--targets and --multilabel ask two questions: evaluate twice, with one of them each")
-        if self.protocol == "keras" and self.columns:
+        asks_columns = self.columns is not None
+        if self.protocol == "keras" and asks_columns:
             raise ConfigError("--protocol keras asks for one class a picture: leave out --targets and --multilabel")
         if self.finetune_steps is not None and "finetune" not in self.asked_probes:
             raise ConfigError("--finetune-steps needs --probes knn,linear,finetune, or --against scratch")
@@ -78,10 +79,9 @@ class EvaluateConfig:
     @property
     def columns(self) -> Columns | None:
         """The columns that hold the answers; None where every picture has one class."""
-        for kind, words in (("regression", self.targets), ("multilabel", self.multilabel)):
-            if words is not None:
-                return parse_columns(kind, words)
-        return None
+        if self.targets is not None:
+            return parse_columns("regression", self.targets)
+        return None if self.multilabel is None else parse_columns("multilabel", self.multilabel)
 
     @property
     def asked_probes(self) -> tuple[ProbeName, ...]:

@@ -1,7 +1,7 @@
 """What trials say together: for each budget of labels means, gains, a verdict, and the labels that were saved."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -110,7 +110,7 @@ def points_of(
         init_from: where the weights came from that training began with; None where they were random.
     """
     estimates = [
-        {key: {probe: _estimate(s) for probe, s in found.items()} for key, found in trials.items()}
+        {key: {probe: _estimate(s, headline) for probe, s in found.items()} for key, found in trials.items()}
         for trials in measured.trials
     ]
     counts = [len(rows[0]) for rows in measured.rows]
@@ -162,10 +162,12 @@ def _gains(trials: Trials, before: Mapping[str, str], level: float, scale: float
     return gains
 
 
-def _estimate(scores: Sequence[Score]) -> Estimate:
+def _estimate(scores: Sequence[Score], headline: Headline) -> Estimate:
     """A headline that is a mean over pictures has their interval; any other is measured on pictures drawn anew."""
     pictures = per_picture(scores)
-    return bootstrap_metric(_metric(scores), len(scores[0].truth)) if pictures is None else mean_interval(pictures)
+    found = bootstrap_metric(_metric(scores), len(scores[0].truth)) if pictures is None else mean_interval(pictures)
+    low = found.low if headline.lowest is None else max(headline.lowest, found.low)
+    return replace(found, low=low, high=min(1.0, found.high))  # draws may lie beyond what a number can be
 
 
 def _gain(ours: Sequence[Score], theirs: Sequence[Score], level: float, scale: float) -> Gain:

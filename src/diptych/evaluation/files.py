@@ -63,7 +63,9 @@ def draw(path: Path, pictures: Labelled, measured: Measured, point: Point, seed:
     Returns:
         How many pictures were changed, for the result; None where there are no classes.
     """
-    alike, changed, answers = (path.with_name(f"{path.stem}-{what}.png") for what in ("neighbors", "changed", "answers"))
+    alike, changed, answers = (
+        path.with_name(f"{path.stem}-{what}.png") for what in ("neighbors", "changed", "answers")
+    )
     for figure in (alike, changed, answers):  # of an earlier evaluation of this name
         with writing_errors(figure):
             figure.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Labelled pictures to learn a probe from and to test it on: which ones, how they were split, and what was skipped."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from diptych.data.sources.source import Source, digest
 from diptych.data.sources.split import draw, stratified_split
 from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import DataError
+from diptych.evaluation.answers import refuse_many, refuse_unanswerable, refuse_unique
+from diptych.evaluation.random_split import random_split
+from diptych.evaluation.targets import Columns, Targets, read_targets
 from diptych.progress import Terminal
 
 TEST_FRACTION = 0.2
@@ -20,7 +24,7 @@ TEST_FRACTION = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the training and the test pictures come from; every picture has a label."""
+    """Where the training and the test pictures come from; every picture has a label, or targets."""
 
     name: str
     train: Source
@@ -30,25 +34,34 @@ class Sources:
     note: str
     """How they were split, for people."""
     fingerprint: str
+    targets: Targets | None = None
+    """Several labels a picture, or quantities; None where each has one class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Decoded pictures with their labels, places in one list of classes for both parts."""
+    """Decoded pictures with what is known of them: places in one list of classes for both parts, or see ``truth``."""
 
     train: MemoryStore
     test: MemoryStore
     train_labels: Tensor
-    """``(N,)`` int64."""
+    """``(N,)`` int64; ``(N, K)`` bool of several labels; ``(N, T)`` float64 of quantities."""
     test_labels: Tensor
-    """``(M,)`` int64."""
+    """The same of the test pictures."""
     classes: tuple[str, ...]
-    """Those that have training pictures."""
+    """Those that have training pictures; or the names of the labels, or of the quantities."""
     bad: list[BadPicture]
     """Left out because they could not be read."""
 
 
-def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int, tile: int | None = None) -> Sources:
+def open_labelled(
+    data: str,
+    data_dir: str | None,
+    limit: int | None,
+    seed: int,
+    tile: int | None = None,
+    columns: Columns | None = None,
+) -> Sources:
     """Find the labelled pictures and split them where ``data`` holds no ``test/``.
 
     Args:
@@ -57,32 +70,52 @@ def open_labelled(data: str, data_dir: str | None, limit: int | None, seed: int,
         limit: pictures drawn from each of ``train/`` and ``test/``, or from all where there is no such split.
         seed: of the split.
         tile: pixels a side of the squares that each picture is cut into, as they were for pretraining.
+        columns: of a CSV or Parquet file, that hold several labels a picture, or quantities; None for classes.
 
     Raises:
-        DataError: there is no such data, it has no labels, one class only, or test classes without training pictures.
+        DataError: there is no such data, it has no labels, one class only, classes that name single pictures, or test
+            classes without training pictures; or what the columns hold cannot be learned.
     """
     splits = tiled(open_data(data, data_dir), tile)
     train, test = (_drawn(source, limit) for source in (splits.train, splits.test or splits.train))
-    for source in (train, test):
-        _refuse_unlabelled(source, splits.note)
+    targets = None
+    if columns is not None:
+        targets = read_targets(data, columns, (train, test))
+    else:
+        for source in (train, test):
+            _refuse_unlabelled(source, splits.note)
+        counts = Counter(_names(splits.train))
+        refuse_unique(data, counts, "class")
+        refuse_many(data, len(counts), "classes")
     drawn = f"; {limit} drawn by a fixed seed" if limit else ""
     if splits.test is None:
         grouped = any(train.group(index) is not None for index in range(len(train)))
-        train, test = stratified_split(train, seed, TEST_FRACTION)
-        note = f"no part to test on: a stratified split by seed {seed}, 80 % to learn from and 20 % to test on"
+        if targets:
+            train, test = random_split(train, targets.of(train), seed, TEST_FRACTION)
+        else:
+            train, test = stratified_split(train, seed, TEST_FRACTION)
+        how = "random" if targets else "stratified"
+        note = f"no part to test on: a {how} split by seed {seed}, 80 % to learn from and 20 % to test on"
         note += ", no group parted" if grouped else ""
         note += f"{drawn} before the split" if drawn else ""
     else:
         note = f"the probes learn from {train.name} and are tested on {test.name}"
         note += f"{drawn} from each" if drawn else ""
-    _class_names(_names(train), _names(test), train.classes)
+    if targets:
+        targets = targets.learnable(train)
+        refuse_unanswerable(targets.names, targets.of(train), targets.of(test))
+        note += f"; {targets.note}" if targets.note else ""
+    else:
+        _class_names(_names(train), _names(test), train.classes)
+    prints = [part.fingerprint for part in (splits.train, splits.test) if part]
     return Sources(
         name=data,
         train=train,
         test=test,
         found=splits.note,
         note=note,
-        fingerprint=digest(part.fingerprint for part in (splits.train, splits.test) if part),
+        fingerprint=digest([*prints, *(targets.prints if targets else ())]),
+        targets=targets,
     )
 
 
@@ -90,10 +123,20 @@ def read_labelled(sources: Sources, size: int, pixels: PixelFormat, terminal: Te
     """Decode both parts to ``(C, size, size)`` of the kind ``pixels``, without the pictures that cannot be read.
 
     Raises:
-        DataError: no picture can be read, they do not fit into memory, or a class has lost its last training picture.
+        DataError: no picture can be read, they do not fit into memory, a class has lost its last training picture, or
+            what is left of the targets cannot be learned.
     """
     bad: list[BadPicture] = []
     train, test = (_read(source, size, pixels, bad, terminal) for source in (sources.train, sources.test))
+    if targets := sources.targets:
+        truth = [
+            targets.of(source, store.source_indices.tolist())
+            for source, store in ((sources.train, train), (sources.test, test))
+        ]
+        refuse_unanswerable(targets.names, *truth)
+        return Labelled(
+            train=train, test=test, train_labels=truth[0], test_labels=truth[1], classes=targets.names, bad=bad
+        )
     train_names, test_names = (
         [names[place] for place in store.source_indices.tolist()]
         for names, store in ((_names(sources.train), train), (_names(sources.test), test))

@@ -5,7 +5,8 @@ contender, and the one that the verdict compares with: whether it helped to trai
 Others are met where they are asked for (``contenders``), each with the same labels.
 
 Left behind are ``RUN/evaluation/<name>.json`` and, under the standard protocol, ``<name>-neighbors.png``,
-``<name>-changed.png`` and, where not all labels were used, ``labels/<name>.json``, which says whose were.
+``<name>-changed.png`` (of quantities ``<name>-answers.png``) and, where not all labels were used,
+``labels/<name>.json``, which says whose were.
 """
 
 import os

@@ -52,7 +52,9 @@ def as_text(result: Mapping[str, Any]) -> str:
     for key, found in result["gains"].items():
         for probe, d in found.items():
             if key != compared_with(result, probe):
-                lines.append(f"{PROBE_NAMES[probe]}: pretrained - {contender_names(result)[key]} = {_gain(d, headline)}")
+                lines.append(
+                    f"{PROBE_NAMES[probe]}: pretrained - {contender_names(result)[key]} = {_gain(d, headline)}"
+                )
     if without := result["leaks"]["without"]:
         left = result["leaks"]["test_pictures"] - result["leaks"]["tainted"]
         told = "; ".join(

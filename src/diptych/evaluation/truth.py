@@ -1,4 +1,4 @@
-"""What is known of pictures, in one tensor. Its type says what it is:
+"""What is known of pictures, in one tensor. Its type says what it is.
 
 - ``(N,)`` int64: the class of each picture,
 - ``(N, K)`` bool: which of K labels it has,

@@ -1,9 +1,10 @@
 """The verdict: a rule that was fixed before any result was seen, and a sentence that a person can quote.
 
 For each probe the accuracy of the pretrained backbone (of several labels the mean average precision, of quantities R²)
-is compared with that of the same network before training, on the same test pictures: untrained, or with the weights that training began with (``--init-from``); under fine-tuning both
-are trained on the same labels. Two probes give two chances to be lucky, so each interval has 97.5 % (Bonferroni):
-together they have at least 95 %. Three have 98.3 % each, one alone 95 %.
+is compared with that of the same network before training, on the same test pictures: untrained, or with the weights
+that training began with (``--init-from``); under fine-tuning both are trained on the same labels. Two probes give two
+chances to be lucky, so each interval has 97.5 % (Bonferroni): together they have at least 95 %. Three have 98.3 % each,
+one alone 95 %.
 
 helped: an interval lies wholly above 0 and none wholly below. hurt: the reverse. Everything else, contradicting probes
 included, is no evidence.
@@ -127,4 +128,3 @@ def _was(contender: str, probe: str, init_from: str | None) -> str:
         return "the same network untrained"
     how = ", fine-tuned on the same labels" if probe == "finetune" else ""
     return f"the same network before training on these pictures ({init_from}){how}"
-

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from diptych.markup import SPACE, number, text, tick_labels, ticks
+from diptych.evaluation.numbers.headline import TOP1, Headline
+from diptych.markup import number, text, tick_labels, ticks
+from diptych.reports.headlines import axis, between, caption, written
 
 BANDS = 96
 """Stretches of equal length into which a long run's records are put; each shows its mean and its range."""
@@ -154,7 +156,7 @@ def _bands(points: Sequence[tuple[float, float]]) -> list[_Band]:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """One contender under one probe; fractions 0..1."""
+    """One contender under one probe; fractions 0..1, or another headline."""
 
     label: str
     kind: str
@@ -177,18 +179,21 @@ OTHER = '<path class="other" d="M{x:.1f} {y:.1f}m-5 -5l10 10m0 -10l-10 10"/>'
 """Of contenders that the user named."""
 
 
-def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: Mapping[str, str]) -> str:
-    """Draw a dot and a 95 % interval for every contender, probe by probe, on one axis of accuracy in per cent.
+def interval_chart(
+    groups: Sequence[tuple[str, Sequence[Interval]]], shaded: Mapping[str, str], headline: Headline = TOP1
+) -> str:
+    """Draw a dot and a 95 % interval for every contender, probe by probe, on one axis, such as accuracy in per cent.
 
     Args:
         groups: each probe's name and its intervals.
         shaded: probe's name → the kind whose interval is shaded through its rows: what stands clear of it differs.
+        headline: what the values are.
     """
     width, left, right, row, header = 410, 164, 12, 31, 30
     everything = [interval for _, intervals in groups for interval in intervals]
     low, high = min(i.low for i in everything), max(i.high for i in everything)
     room = max(0.01, 0.06 * (high - low))
-    low, high = max(0.0, low - room), min(1.0, high + room)
+    low, high = low - room if headline.lowest is None else max(headline.lowest, low - room), min(1.0, high + room)
     height = sum(header + row * len(intervals) + 10 for _, intervals in groups) + 38
 
     def x(value: float) -> float:
@@ -206,10 +211,8 @@ def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: Map
         top += header
         for interval in intervals:
             y = top + row / 2
-            said = (
-                f"{probe}, {interval.label}: {100 * interval.value:.1f}{SPACE}% "
-                f"({100 * interval.low:.1f} to {100 * interval.high:.1f})"
-            )
+            ends = between(headline, (interval.low, interval.high))
+            said = f"{probe}, {interval.label}: {written(headline, interval.value)} ({ends})"
             style = interval.kind if interval.kind in MARKERS else "other"
             front.append(
                 f'<g class="interval {style}"><title>{text(said)}</title>'
@@ -220,14 +223,14 @@ def interval_chart(groups: Sequence[tuple[str, Sequence[Interval]]], shaded: Map
             )
             top += row
         top += 10
-    marks = ticks(100 * low, 100 * high, 5)
+    marks = ticks(headline.scale * low, headline.scale * high, 5)
     for value, label in zip(marks, tick_labels(marks), strict=True):
-        at = x(value / 100)
+        at = x(value / headline.scale)
         back.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="14" y2="{top}"/>')
         front.append(f'<text class="tick" x="{at:.1f}" y="{top + 16}" text-anchor="middle">{label}</text>')
     middle = (left + width - right) / 2
-    front.append(f'<text class="tick" x="{middle}" y="{top + 33}" text-anchor="middle">top-1 accuracy, %</text>')
+    front.append(f'<text class="tick" x="{middle}" y="{top + 33}" text-anchor="middle">{axis(headline)}</text>')
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Top-1 accuracy with 95 % intervals; the table has '
-        f'the numbers">{"".join(back + front)}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{caption(headline)} with 95 % intervals; the '
+        f'table has the numbers">{"".join(back + front)}</svg>'
     )

@@ -15,7 +15,7 @@ import numpy as np
 from diptych import figures
 from diptych.config import flatten
 from diptych.errors import ConfigError, DataError, RunFolderError
-from diptych.evaluation.table import compared_with
+from diptych.evaluation.table import compared_with, headline_of
 from diptych.markup import get
 from diptych.reports.charts import Curve
 from diptych.reports.collect import Evaluation, Facts, collect
@@ -68,6 +68,8 @@ class Group:
     seed: int
     train_pictures: int
     test_pictures: int
+    headline: str
+    """Key of the number that they are compared by: ``top1``, ``macro_average_precision`` or ``r2``."""
     results: dict[str, dict[str, Any]]
     """Run's name → probe → contenders' scores, the difference from the untrained network, and who that was."""
 
@@ -202,6 +204,7 @@ def _groups(found: Sequence[Facts], names: Sequence[str]) -> list[Group]:
                     seed=result["seed"],
                     train_pictures=data["train_pictures"],
                     test_pictures=data["test_pictures"],
+                    headline=headline_of(result).key,
                     results={},
                 ),
             )
@@ -213,17 +216,19 @@ def _same(evaluation: Evaluation) -> str:
     """Return what two evaluations must share to be compared. Pixels are of each run's own size, and no part of it."""
     result, data = evaluation.result, evaluation.result["data"]
     settings = {name: value for name, value in result["settings"].items() if name != "pixels"}
-    shared = (data.get("fingerprint"), data["train_pictures"], data["test_pictures"], data["classes"])
+    asked = [data.get(key) for key in ("classes", "labels", "targets")]
+    shared = (data.get("fingerprint"), data["train_pictures"], data["test_pictures"], asked)
     return json.dumps([*shared, result["protocol"], result["seed"], settings], sort_keys=True)
 
 
 def _scores(result: dict[str, Any]) -> dict[str, Any]:
+    headline = headline_of(result).key
     return {
         probe: {
             "against": compared_with(result, probe),
             "difference": difference,
             **{
-                contender: {"top1": scores[probe]["top1"], "ci95": scores[probe]["ci95"]}
+                contender: {headline: scores[probe][headline], "ci95": scores[probe]["ci95"]}
                 for contender, scores in result["contenders"].items()
                 if probe in scores
             },

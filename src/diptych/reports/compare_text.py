@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from diptych.errors import printable
+from diptych.evaluation.numbers.headline import HEADLINES, MISSING, Headline
 from diptych.evaluation.table import BEFORE
-from diptych.evaluation.verdict import PROBE_NAMES, signed
+from diptych.evaluation.verdict import PROBE_NAMES
 from diptych.markup import duration, plain
 from diptych.reports.compare import Comparison, Entry, Group
 
@@ -68,28 +69,31 @@ def title_of(group: Group) -> str:
 
 def header_of(group: Group) -> tuple[str, ...]:
     """Return the names of the columns of ``rows_of``."""
+    headline = _headline(group)
+    per_cent = ", %" if headline.scale == 100 else ""
     (level, *_) = (found["difference"]["level"] for scores in group.results.values() for found in scores.values())
-    return "probe", "run", "top-1 % (95 %)", f"gain, points ({100 * level:g} %)", "before, %", "pixels, %"
+    gains = f"gain, {headline.gains} ({100 * level:g} %)"
+    return "probe", "run", f"{headline.column} (95 %)", gains, f"before{per_cent}", f"pixels{per_cent}"
 
 
 def rows_of(group: Group) -> list[tuple[str, ...]]:
-    """Return probe, run, its top-1 with interval, the difference from before training, and raw pixels, in words."""
+    """Return probe, run, its headline with interval, the difference from before training, and raw pixels, in words."""
     rows: list[tuple[str, ...]] = []
+    headline = _headline(group)
     probes = dict.fromkeys(probe for scores in group.results.values() for probe in scores)
     for probe in probes:
         for run, scores in group.results.items():
             if found := scores.get(probe):
                 ours, difference = found["pretrained"], found["difference"]
-                low, high = (100 * bound for bound in ours["ci95"])
-                below, above = difference["ci"]
+                below, above = map(headline.signed, difference["ci"])
                 rows.append(
                     (
                         PROBE_NAMES.get(probe, probe),
                         run,
-                        f"{100 * ours['top1']:.1f} ({low:.1f} to {high:.1f})",
-                        f"{signed(difference['points'])} ({signed(below)} to {signed(above)})",
-                        f"{BEFORE[found['against']]} {_of(found, found['against'])}",
-                        _of(found, "pixels"),
+                        f"{headline.number(ours[headline.key])} ({headline.between(*ours['ci95'])})",
+                        f"{headline.signed(difference['points'])} ({below} to {above})",
+                        f"{BEFORE[found['against']]} {_of(found, found['against'], headline)}",
+                        _of(found, "pixels", headline),
                     )
                 )
     return rows
@@ -161,5 +165,9 @@ def _percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.1f} %"
 
 
-def _of(scores: dict[str, Any], contender: str) -> str:
-    return f"{100 * scores[contender]['top1']:.1f}" if contender in scores else UNKNOWN
+def _of(scores: dict[str, Any], contender: str, headline: Headline) -> str:
+    return headline.number(scores[contender][headline.key]) if contender in scores else MISSING
+
+
+def _headline(group: Group) -> Headline:
+    return next(headline for headline in HEADLINES.values() if headline.key == group.headline)

@@ -17,8 +17,10 @@ RECALLS = 20
 
 
 def confusion_of(evaluation: Evaluation) -> str:
-    """Return the pretrained backbone's confusions under the probe that the verdict quotes."""
+    """Return the pretrained backbone's confusions under the probe that the verdict quotes; nothing without classes."""
     result = evaluation.result
+    if "classes" not in result["data"]:
+        return ""
     probe = quoted_probe(result)
     reference = compared_with(result, probe)
     scores, reference_scores = (get(result, "contenders", kind, probe) for kind in ("pretrained", reference))

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from diptych.evaluation.table import BEFORE, contender_names
-from diptych.markup import SPACE, get, section, signed, text, tick_labels, ticks
+from diptych.evaluation.numbers.headline import Headline
+from diptych.evaluation.table import BEFORE, contender_names, headline_of
+from diptych.markup import get, section, text, tick_labels, ticks
 from diptych.reports.collect import Evaluation, Facts
+from diptych.reports.headlines import between, caption, gained, written
 from diptych.reports.verdict import BADGES, probe_name, title_of
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 470, 290, 44, 116, 14, 46
@@ -18,13 +20,13 @@ APART = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One contender under one probe; fractions 0..1."""
+    """One contender under one probe; fractions 0..1, or another headline."""
 
     style: str
     """Its class in the style sheet."""
     name: str
     points: Sequence[tuple[int, float, float, float]]
-    """Labels, accuracy, and its interval's ends; fewest labels first."""
+    """Labels, accuracy or another headline, and its interval's ends; fewest labels first."""
 
 
 def labels_section(report: Facts) -> str:
@@ -39,8 +41,9 @@ def labels_section(report: Facts) -> str:
 
 def _evaluation(evaluation: Evaluation) -> str:
     result = evaluation.result
+    headline = headline_of(result)
     charts = "".join(
-        f"<figure>{label_chart(lines)}<figcaption><b>{text(probe_name(probe))}</b></figcaption></figure>"
+        f"<figure>{label_chart(lines, headline)}<figcaption><b>{text(probe_name(probe))}</b></figcaption></figure>"
         for probe in result["differences"]
         if len(result["curve"]) > 1 and (lines := _lines(result, probe))
     )
@@ -49,10 +52,10 @@ def _evaluation(evaluation: Evaluation) -> str:
 
 
 def _lines(result: dict[str, Any], probe: str) -> list[Line]:
-    lines = []
+    lines, key_of = [], headline_of(result).key
     for key, name in contender_names(result).items():
         points = [
-            (point["pictures"], scores["top1"], *scores["ci95"])
+            (point["pictures"], scores[key_of], *scores["ci95"])
             for point in result["curve"]
             if (scores := get(point, "contenders", key, probe))
         ]
@@ -62,24 +65,26 @@ def _lines(result: dict[str, Any], probe: str) -> list[Line]:
     return lines
 
 
-def label_chart(lines: Sequence[Line]) -> str:
-    """Draw accuracy in per cent over the logarithm of the labels, a line and a shade for each contender."""
+def label_chart(lines: Sequence[Line], headline: Headline) -> str:
+    """Draw a headline over the logarithm of the labels, a line and a shade for each contender."""
     every = [point for line in lines for point in line.points]
     fewest, most = min(point[0] for point in every), max(point[0] for point in every)
-    low, high = 100 * min(point[2] for point in every), 100 * max(point[3] for point in every)
-    room = max(0.5, 0.05 * (high - low))
-    low, high = max(0.0, low - room), min(100.0, high + room)
+    scale = headline.scale
+    low, high = scale * min(point[2] for point in every), scale * max(point[3] for point in every)
+    room = max(0.005 * scale, 0.05 * (high - low))
+    low = low - room if headline.lowest is None else max(scale * headline.lowest, low - room)
+    high = min(scale, high + room)
 
     def x(labels: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * math.log(labels / fewest) / (math.log(most / fewest) or 1)
 
-    def y(share: float) -> float:
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - 100 * share) / (high - low)
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - scale * value) / (high - low)
 
     parts = []
     marks = ticks(low, high, 5)
     for value, label in zip(marks, tick_labels(marks), strict=True):
-        at = y(value / 100)
+        at = y(value / scale)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
     for labels in sorted({point[0] for point in every}):
@@ -95,14 +100,14 @@ def label_chart(lines: Sequence[Line]) -> str:
         path = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value, _, _ in line.points)
         dots = "".join(
             f'<circle cx="{x(n):.1f}" cy="{y(value):.1f}" r="3.5"><title>{text(line.name)}, {n:,} labels: '
-            f"{100 * value:.1f}{SPACE}% ({100 * bottom:.1f} to {100 * top:.1f})</title></circle>"
+            f"{written(headline, value)} ({between(headline, (bottom, top))})</title></circle>"
             for n, value, bottom, top in line.points
         )
         parts.append(
             f'<g class="line {line.style}"><polygon points="{" ".join(upper + lower)}"/><polyline points="{path}"/>'
             f'{dots}<text x="{WIDTH - RIGHT + 10}" y="{height + 4:.1f}">{text(line.name)}</text></g>'
         )
-    said = "Top-1 accuracy over the number of labels; the table has the numbers"
+    said = f"{caption(headline)} over the number of labels; the table has the numbers"
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}">{"".join(parts)}</svg>'
 
 
@@ -144,7 +149,7 @@ def _saved(point: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _table(result: dict[str, Any]) -> str:
-    points = result["curve"]
+    points, headline = result["curve"], headline_of(result)
     heads = "".join(f'<th scope="col">{text(point["labels"])}<br>{point["pictures"]:,}</th>' for point in points)
     bodies = []
     for probe in result["differences"]:
@@ -152,10 +157,12 @@ def _table(result: dict[str, Any]) -> str:
         for key, name in contender_names(result).items():
             cells = [get(point, "contenders", key, probe) for point in points]
             if any(cells):
-                told = "".join(f"<td>{_cell(cell)}</td>" for cell in cells)
+                told = "".join(f"<td>{_cell(cell, headline)}</td>" for cell in cells)
                 rows.append(f'<tr class="{key}"><th scope="row">{text(name)}</th>{told}</tr>')
         gains = [point["gains"][point["compared_with"][probe]][probe] for point in points]
-        told = "".join(f"<td><b>{signed(gain['points'])}</b><br>{_ends(gain['ci'])}</td>" for gain in gains)
+        told = "".join(
+            f"<td><b>{gained(headline, gain['points'])}</b><br>{_ends(gain['ci'], headline)}</td>" for gain in gains
+        )
         other = BEFORE[points[-1]["compared_with"][probe]]
         rows.append(f'<tr class="difference"><th scope="row">pretrained − {text(other)}</th>{told}</tr>')
         bodies.append(
@@ -168,10 +175,11 @@ def _table(result: dict[str, Any]) -> str:
     )
 
 
-def _cell(scores: dict[str, Any]) -> str:
-    low, high = scores["ci95"]
-    return f'{100 * scores["top1"]:.1f}{SPACE}%<br><span class="muted">{100 * low:.1f} to {100 * high:.1f}</span>'
+def _cell(scores: dict[str, Any], headline: Headline) -> str:
+    muted = f'<span class="muted">{between(headline, scores["ci95"])}</span>'
+    return f"{written(headline, scores[headline.key])}<br>{muted}"
 
 
-def _ends(interval: Sequence[float]) -> str:
-    return f'<span class="muted">{signed(interval[0])} to {signed(interval[1])}</span>'
+def _ends(interval: Sequence[float], headline: Headline) -> str:
+    low, high = (gained(headline, end) for end in interval)
+    return f'<span class="muted">{low} to {high}</span>'

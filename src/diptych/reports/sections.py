@@ -146,7 +146,8 @@ def changed_section(report: Facts) -> str:
     for evaluation in report.evaluations:
         if evaluation.changed:
             image = picture(
-                evaluation.changed, f"Test pictures of {evaluation.name} that pretraining put right, and that it spoiled"
+                evaluation.changed,
+                f"Test pictures of {evaluation.name} that pretraining put right, and that it spoiled",
             )
             parts.append(f'<h3>{title_of(evaluation)}</h3><figure class="sheet">{image}</figure>')
     lede = "Drawn at random. Green: what a picture shows. Red: what it was taken for."

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from diptych.config import flatten
-from diptych.evaluation.table import BEFORE, compared_with, contender_names
+from diptych.evaluation.table import BEFORE, compared_with, contender_names, headline_of
 from diptych.evaluation.verdict import PROBE_NAMES
-from diptych.markup import SPACE, command, date, duration, facts, get, name, percent, plain, signed, text
+from diptych.markup import SPACE, command, date, duration, facts, get, name, plain, text
 from diptych.reports.charts import Interval, interval_chart
 from diptych.reports.collect import Evaluation, Facts
+from diptych.reports.headlines import between, gained, written
 
 PROTOCOLS = {
     "standard": "standard: weighted kNN, and logistic regression to convergence, on frozen features",
     "keras": "keras: the Keras SimSiam example’s own linear layer, on frozen features",
 }
+QUANTITIES = "standard: weighted kNN, and ridge regression, on frozen features"
 BADGES = {"helped": ("helped", "▲"), "hurt": ("hurt", "▼"), "no evidence": ("none", "≈")}
 """Outcome → style and sign: it never rests on colour alone."""
 UNKNOWN = "Whether pretraining helped is not known yet."
@@ -74,11 +76,12 @@ def _evaluation(evaluation: Evaluation) -> str:
     result = evaluation.result
     verdict = result["verdict"]
     style, sign = BADGES.get(verdict["outcome"], ("none", "?"))
+    of = headline_of(result).name
     return (
         f'<div class="eyebrow">{_badge(style, sign, verdict["outcome"])}'
         f"<p>{title_of(evaluation)} · {text(date(result['created']))}</p></div>"
         f'<p class="sentence">{text(verdict["sentence"])}</p>'
-        f'<div class="pair"><figure>{_chart(result)}<figcaption>Dot: top-1 accuracy. Bar: its 95{SPACE}% interval. '
+        f'<div class="pair"><figure>{_chart(result)}<figcaption>Dot: {of}. Bar: its 95{SPACE}% interval. '
         f"Shade: the {_shade(result)} network’s interval.</figcaption></figure>"
         f'<div class="scroll">{_table(result)}</div></div>' + _basis(result)
     )
@@ -96,41 +99,42 @@ def _scores(result: dict[str, Any], probe: str) -> Sequence[tuple[str, str, dict
 
 
 def _chart(result: dict[str, Any]) -> str:
-    groups = []
+    groups, headline = [], headline_of(result)
     for probe in result["differences"]:
         intervals = [
             Interval(
                 label="initial" if kind == "initial" else label,  # where it came from, in the table, may not fit here
                 kind=kind,
-                value=scores["top1"],
+                value=scores[headline.key],
                 low=scores["ci95"][0],
                 high=scores["ci95"][1],
             )
             for kind, label, scores in _scores(result, probe)
         ]
         groups.append((probe_name(probe), intervals))
-    return interval_chart(groups, shaded={probe_name(p): compared_with(result, p) for p in result["differences"]})
+    shaded = {probe_name(p): compared_with(result, p) for p in result["differences"]}
+    return interval_chart(groups, shaded, headline)
 
 
 def _table(result: dict[str, Any]) -> str:
-    bodies = []
+    bodies, headline = [], headline_of(result)
     for probe, difference in result["differences"].items():
         rows = "".join(
-            f'<tr class="{kind}"><th scope="row">{text(label)}</th><td>{percent(scores["top1"])}</td>'
-            f"<td>{100 * scores['ci95'][0]:.1f} to {100 * scores['ci95'][1]:.1f}</td>"
-            f"<td>{percent(scores['balanced_accuracy'])}</td></tr>"
+            f'<tr class="{kind}"><th scope="row">{text(label)}</th><td>{written(headline, scores[headline.key])}</td>'
+            f"<td>{between(headline, scores['ci95'])}</td><td>{written(headline, scores[headline.second])}</td></tr>"
             for kind, label, scores in _scores(result, probe)
         )
-        low, high = difference["ci"]
+        low, high = (gained(headline, end) for end in difference["ci"])
         bodies.append(
             f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{text(probe_name(probe))}</th></tr>{rows}'
             f'<tr class="difference"><th scope="row">pretrained − {BEFORE[compared_with(result, probe)]}</th>'
-            f"<td><b>{signed(difference['points'])}</b> points</td><td colspan='2'>{signed(low)} to {signed(high)} "
+            f"<td><b>{gained(headline, difference['points'])}</b>{headline.unit}</td><td colspan='2'>{low} to {high} "
             f'<span class="muted">({100 * difference["level"]:g}{SPACE}%)</span></td></tr></tbody>'
         )
     return (
-        '<table class="scores"><thead><tr><td></td><th scope="col">top-1</th>'
-        f'<th scope="col">95{SPACE}% interval</th><th scope="col">balanced</th></tr></thead>{"".join(bodies)}</table>'
+        f'<table class="scores"><thead><tr><td></td><th scope="col">{headline.column.removesuffix(" %")}</th>'
+        f'<th scope="col">95{SPACE}% interval</th><th scope="col">{headline.second_column.removesuffix(" %")}</th></tr>'
+        f"</thead>{''.join(bodies)}</table>"
     )
 
 
@@ -142,14 +146,21 @@ def _basis(result: dict[str, Any]) -> str:
         (
             "Pictures",
             f"<b>{data['test_pictures']:,}</b> to test on, {data['train_pictures']:,} to learn the probes from; "
-            f"{len(data['classes'])} classes, from {name(data['name'])}",
+            f"{_asked(data)}, from {name(data['name'])}",
         ),
         ("Split", text(note[:1].upper() + note[1:])),
-        ("Protocol", text(PROTOCOLS.get(protocol, protocol))),
+        ("Protocol", text(QUANTITIES if "targets" in data else PROTOCOLS.get(protocol, protocol))),
         ("Settings", f'<span class="muted">{_settings(result)}</span>'),
         ("Repeat it", f"<code>{text(result['command'])}</code> ({text(duration(result['seconds']))})"),
     ]
     return facts(pairs)
+
+
+def _asked(data: dict[str, Any]) -> str:
+    """Say how many classes or labels there are, or which quantities."""
+    if "targets" in data:
+        return f"to tell {text(', '.join(data['targets']))}"
+    return f"{len(data['labels'])} labels, several a picture" if "labels" in data else f"{len(data['classes'])} classes"
 
 
 def _settings(result: dict[str, Any]) -> str:

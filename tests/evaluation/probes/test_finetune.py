@@ -99,3 +99,23 @@ def test_batch_norm_meets_a_single_labelled_picture_of_a_class():
     frozen.module = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, WIDTH), nn.BatchNorm1d(WIDTH)).eval()
     task = lesson(2, classes=2, labels=torch.tensor([0, 1]), steps=3)
     assert finetune(frozen, task, task.images, 1e-3).logits.isfinite().all()
+
+
+def test_several_labels_are_learned():
+    task = lesson(90)
+    colours = task.labels
+    several = torch.stack([colours == 0, colours != 2, colours == 2], dim=1)
+    part = replace(task, images=task.images[:60], labels=several[:60])
+    tuned = finetune(backbone(), part, task.images[60:], 1e-2)
+    assert ((tuned.logits > 0) == several[60:]).float().mean() > 0.9
+
+
+def test_quantities_are_learned_and_answered_in_their_units():
+    task = lesson(90)
+    truth = torch.stack([task.labels * 1e3 + 1e6, torch.full((90,), 2.5)], dim=1).double()
+    truth[:, 0] = torch.tensor([1e6, 1e6 + 500, 1e6 + 1000], dtype=torch.float64)[task.labels]
+    part = replace(task, images=task.images[:60], labels=truth[:60], classes=2)
+    answers = finetune(backbone(), part, task.images[60:], 1e-2).logits
+    assert (answers[:, 0] - truth[60:, 0]).abs().mean() < 150  # of a range of 1,000
+    torch.testing.assert_close(answers[:, 1], truth[60:, 1], atol=0.3, rtol=0)  # it did not vary
+    assert choose_rate(backbone(), part, (1e-6, 1e-2)) == 1e-2

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from diptych.evaluation.features import Features
 from diptych.evaluation.probes import knn
@@ -77,3 +77,19 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     parts = nearest(train, test)
     assert torch.equal(parts.indices, whole.indices)
     torch.testing.assert_close(parts.similarities, whole.similarities)
+
+
+def test_means_are_those_of_scikit_learn() -> None:
+    train, test = features(150), features(40, seed=1)
+    truth = torch.randn(150, 2, dtype=torch.float64) * torch.tensor([1, 1e5]) + 1e6
+    found = knn.mean(nearest(train.values, test.values), truth)
+    model = KNeighborsRegressor(20, metric="cosine", weights=lambda distances: np.exp(-distances / 0.07))
+    expected = model.fit(train.values, truth).predict(test.values)
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-6, atol=0)
+
+
+def test_means_of_labels_are_shares() -> None:
+    neighbors = Neighbors(torch.tensor([[0, 2], [1, 2]]), torch.tensor([[0.5, 0.5 - 0.07 * math.log(3)], [1.0, 1.0]]))
+    labels = torch.tensor([[True, False], [False, False], [False, True]])
+    expected = torch.tensor([[0.75, 0.25], [0.0, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(knn.mean(neighbors, labels), expected, rtol=1e-5, atol=1e-6)

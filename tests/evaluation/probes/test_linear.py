@@ -115,3 +115,54 @@ def test_a_fifth_of_each_class_is_held_out() -> None:
 def test_single_pictures_of_each_class_cannot_tune_a_probe() -> None:
     with pytest.raises(DataError, match="two or more of each"):
         fit_linear(Features(torch.randn(3, 4), torch.arange(3)), torch.randn(1, 4), 3, seed=0)
+
+
+def labelled(rows: int, width: int, seed: int = 0) -> Features:
+    """Three labels of different rarity, each told by a direction of its own."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=(rows, width))
+    rule = np.random.default_rng(9).normal(size=(width, 3))
+    labels = values @ rule + random.normal(size=(rows, 3)) * 2 > np.array([0, 3, 6]) * width**0.5 / 4
+    return Features(torch.tensor(values, dtype=torch.float32), torch.tensor(labels))
+
+
+@pytest.mark.parametrize("l2", [1.0, 1e-2])
+def test_several_labels_are_as_many_regressions(l2: float) -> None:
+    data = labelled(300, 12)
+    x = standardised(data.values)
+    found = Problem(x, data.labels, 3).solve(l2)
+    assert found.converged
+    for place in range(3):
+        y = data.labels[:, place].numpy()
+        reference = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-9, max_iter=20000).fit(x.double().numpy(), y)
+        expected = torch.tensor(reference.predict_proba(x.double().numpy())[:, 1], dtype=torch.float32)
+        got = (x @ found.weights + found.bias)[:, place].sigmoid()
+        torch.testing.assert_close(got, expected, atol=3e-3, rtol=0)
+
+
+def test_several_labels_share_the_strength_that_is_best_for_all() -> None:
+    train, test = labelled(200, 15), labelled(50, 15, seed=1)
+    found = fit_linear(train, test.values, 3, seed=0)
+    kept, held = hold_out(train.labels, seed=0)
+
+    def fitted(rows: Tensor, l2: float, unseen: Tensor) -> Tensor:
+        scaler = StandardScaler().fit(train.values[rows].double().numpy())
+        x, z = (torch.tensor(scaler.transform(part.double().numpy())).float() for part in (train.values[rows], unseen))
+        solution = Problem(x, train.labels[rows], 3).solve(l2)
+        return z @ solution.weights + solution.bias
+
+    losses = [
+        F.binary_cross_entropy_with_logits(fitted(kept, l2, train.values[held]), train.labels[held].float()).item()
+        for l2 in L2_GRID[:10]
+    ]
+    assert found.l2 == L2_GRID[int(np.argmin(losses))]
+    torch.testing.assert_close(found.logits, fitted(torch.arange(200), found.l2, test.values), atol=5e-3, rtol=0)
+
+
+def test_more_weights_than_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diptych.evaluation.probes.linear.free_memory", lambda: 10**9)
+    data = Features(torch.randn(1000, 512), torch.arange(1000) % 20000)
+    with pytest.raises(
+        DataError, match=r"of 20,000 outputs on 512 features has 10,240,000 weights, and to fit them takes"
+    ):
+        fit_linear(data, data.values, 20000, seed=0)

@@ -1,4 +1,4 @@
-"""The number that verdicts compare by, and how it is written: one for each kind of task (``metrics.py`` has them all)."""
+"""The number that verdicts compare by, and how it is written: one for each kind of task (see ``metrics.py``)."""
 
 from dataclasses import dataclass
 
@@ -65,7 +65,7 @@ TOP1 = Headline(
 PRECISION = Headline(
     key="macro_average_precision",
     name="mean average precision",
-    column="mAP %",
+    column="mean AP %",
     prefix="mean average precision ",
     scale=100,
     decimals=1,

@@ -82,13 +82,13 @@ class Problem:
         self._x = values @ self._axes
         self._several = labels.ndim == 2
         self._wanted = labels.float() if self._several else F.one_hot(labels, classes).float()
-        self._curvature = 1 / 4 if self._several else 1 / classes
+        self._flatness = 4 if self._several else classes
         self._coefficients = torch.zeros(self._x.shape[1], classes)  # where the next solution starts from
         self._bias = torch.zeros(classes)
 
     def solve(self, l2: float, max_iterations: int = MAX_ITERATIONS) -> Solution:
         """Minimise for one strength, starting from the last solution."""
-        scale = (self._variances * self._curvature + l2).rsqrt()[:, None]
+        scale = (self._variances / self._flatness + l2).rsqrt()[:, None]
         scaled, bias = self._coefficients / scale, self._bias.clone()  # L-BFGS changes both in place
         optimizer = torch.optim.LBFGS(
             [scaled, bias],
@@ -218,7 +218,7 @@ def _check_memory(values: Tensor, classes: int) -> None:
     needed = 4 * classes * (2 * HISTORY * min(rows, width) + 4 * rows)
     if free is not None and needed > free:
         raise DataError(
-            f"a linear probe of {classes:,} outputs on {width:,} features has {classes * width:,} weights, and to fit them "
-            f"takes {byte_size(needed)} where {byte_size(free)} are free: leave it out with --probes knn, or name a column "
-            "with fewer classes"
+            f"a linear probe of {classes:,} outputs on {width:,} features has {classes * width:,} weights, and to fit "
+            f"them takes {byte_size(needed)} where {byte_size(free)} are free: leave it out with --probes knn, or name "
+            "a column with fewer classes"
         )

@@ -9,7 +9,6 @@ again on all of them.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from diptych.errors import DataError
@@ -67,7 +66,8 @@ def fit_ridge(train: Features, test: Tensor, seed: int) -> RidgeProbe:
     problem = RidgeProblem(train.values[kept], train.labels[kept])
     spread = problem.truth_spread.where(problem.truth_spread > 0, 1.0)
     losses = [
-        ((problem.answer(l2, train.values[held]) - train.labels[held]) / spread).square().mean().item() for l2 in L2_GRID
+        ((problem.answer(l2, train.values[held]) - train.labels[held]) / spread).square().mean().item()
+        for l2 in L2_GRID
     ]
     l2 = L2_GRID[losses.index(min(losses))]
     answers = RidgeProblem(train.values, train.labels).answer(l2, test)
