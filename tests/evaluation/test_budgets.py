@@ -148,7 +148,7 @@ def test_gains_with_few_labels_are_told_in_labels(tmp_path: Path, pictures: Path
     result = evaluate(run, str(pictures), labels="9,100%", seeds=2)
     few = result["curve"][0]
     assert few["verdict"]["outcome"] == "helped"
-    assert few["saved"]["linear"] == {"against": "initial", "labels": None, "factor": None}
+    assert few["saved"]["linear"] == {"against": "initial", "labels": None, "low": None, "high": None, "factor": None}
     assert "linear probe: 9 labels with pretraining are worth more than all 36 labels initial" in as_text(result)
     assert "9 labels with pretraining are worth more than all 36 initial" in labels_section(facts_of(result))
 
@@ -282,6 +282,22 @@ def test_groups_on_both_sides_are_told(tmp_path: Path, pictures: Path) -> None:
     result = evaluate(make_run(tmp_path / "run"), str(tmp_path / "list.csv"))
     assert result["leaks"]["groups"] == [{"name": "p1", "train": 6, "test": 6}]
     assert "1 group has training pictures too ('p1'): 6 of 30 test pictures are no test of new ones" in as_text(result)
+
+
+def test_the_newest_pictures_are_tested_on(tmp_path: Path, pictures: Path) -> None:
+    rows = ["path,label,time"]
+    for path in sorted(pictures.rglob("*.png")):
+        rows.append(f"{path},{path.parent.name},2026-01-{1 + int(path.stem):02d}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    result = evaluate(make_run(tmp_path / "run"), str(tmp_path / "list.csv"), split="time")
+    assert "split by time: the pictures of 2026-01-10 and later are tested on" in result["data"]["note"]
+    assert (result["data"]["train_pictures"], result["data"]["test_pictures"]) == (54, 12)  # days 10 to 12
+    with pytest.raises(DataError, match="--split time: .* says itself what to test on"):
+        evaluate(make_run(tmp_path / "other"), str(pictures), split="time")
+    with pytest.raises(DataError, match="cannot be split by time: .* has none"):
+        evaluate(make_run(tmp_path / "third"), str(pictures / "train"), split="time")
+    with pytest.raises(ConfigError, match="unknown --split 'tme'; did you mean 'time'?"):
+        evaluate(tmp_path / "run", str(pictures), split="tme")
 
 
 def test_skewed_classes_are_told_which_number_to_read(tmp_path: Path) -> None:

@@ -208,7 +208,10 @@ def test_a_finished_and_evaluated_run_shows_everything_in_order(make):
         [{"name": "bad.jpg"}],
     )
     assert_loads_nothing(html, page)
-    places = [html.index(f'id="{name}"') for name in "verdict training warnings views neighbors changed confusion made".split()]
+    places = [
+        html.index(f'id="{name}"')
+        for name in "verdict training warnings views neighbors changed confusion made".split()
+    ]
     assert places == sorted(places)
     assert html.count(SENTENCE) == 2  # for search engines' sake none; for the eye and for the page's description
     for said in (
@@ -419,7 +422,7 @@ def test_intervals_lie_on_one_axis():
     rows = [
         Interval(label=k, kind=k, value=v, low=v - 0.1, high=v + 0.1) for k, v in (("pretrained", 0.8), ("random", 0.4))
     ]
-    svg = interval_chart([("kNN", rows), ("linear probe", rows)])
+    svg = interval_chart([("kNN", rows), ("linear probe", rows)], {"kNN": "random", "linear probe": "random"})
     spans = re.findall(
         r'<line x1="([\d.]+)" x2="([\d.]+)" y1="[\d.]+" y2="[\d.]+"/><circle class="(\w+)" cx="([\d.]+)"', svg
     )

@@ -12,6 +12,7 @@ from diptych.evaluation.targets import Columns, parse_columns
 ProbeName = Literal["knn", "linear", "finetune"]
 PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 PROTOCOLS = ("standard", "keras")
+SPLITS = ("random", "time")
 SCRATCH = "scratch"
 
 
@@ -42,6 +43,8 @@ class EvaluateConfig:
     """The layer that features are taken from, a number or a name; the last if not given."""
     protocol: Literal["standard", "keras"] = "standard"
     """kNN and a converged linear probe, or the Keras example's own linear probe."""
+    split: Literal["random", "time"] = "random"
+    """How pictures without a test part are split: at random, or the newest fifth is tested on (a column `time`)."""
     limit: int | None = None
     """Use this many pictures of each split, drawn by a fixed seed."""
     seed: int = 0
@@ -52,6 +55,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise ConfigError(f"unknown protocol '{self.protocol}'{suggest(self.protocol, PROTOCOLS)}")
+        if self.split not in SPLITS:
+            raise ConfigError(f"unknown --split '{self.split}'{suggest(self.split, SPLITS)}")
         numbers = [name for name in ("limit", "seeds", "finetune_steps") if getattr(self, name) is not None]
         check(self, "at least 1", lambda value: value >= 1, *numbers)
         check(self, "0 or more", lambda value: value >= 0, "seed")

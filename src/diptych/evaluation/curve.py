@@ -16,7 +16,7 @@ from diptych.evaluation.numbers.statistics import (
     Gain,
     bootstrap_gain,
     bootstrap_metric,
-    labels_needed,
+    labels_interval,
     mean_interval,
     paired_gain,
 )
@@ -34,6 +34,9 @@ class Saved:
     """The other contender."""
     labels: float | None
     """That it would need; None where not even the most that were measured suffice."""
+    low: float | None
+    high: float | None
+    """Between these it does not differ clearly; None: more than the most that were measured."""
     factor: float | None
     """These, as a multiple of the labels that were used with pretraining."""
 
@@ -132,7 +135,7 @@ def points_of(
                 gains=gains,
                 before=before,
                 saved={
-                    probe: _saved(key, [own[key][probe].value for own in estimates], counts, place, means[OURS][probe])
+                    probe: _saved(key, probe, measured.trials, counts, place, headline.scale)
                     for probe, key in before.items()
                     if len(counts) > 1
                 },
@@ -186,6 +189,15 @@ def _metric(scores: Sequence[Score]) -> Metric:
     return metric
 
 
-def _saved(key: str, curve: Sequence[float], counts: Sequence[int], place: int, value: float) -> Saved:
-    labels = labels_needed(list(zip(map(float, counts), curve, strict=True)), value)
-    return Saved(against=key, labels=labels, factor=None if labels is None else labels / counts[place])
+def _saved(key: str, probe: str, trials: Sequence[Trials], counts: Sequence[int], place: int, scale: float) -> Saved:
+    """Compare what pretraining makes of one budget with what the other contender makes of every one."""
+    ours = trials[place][OURS][probe]
+    gains = [(float(n), _gain(ours, own[key][probe], 0.95, scale)) for n, own in zip(counts, trials, strict=True)]
+    needed = labels_interval(gains)
+    return Saved(
+        against=key,
+        labels=needed.labels,
+        low=needed.low,
+        high=needed.high,
+        factor=None if needed.labels is None else needed.labels / counts[place],
+    )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diptych.data.decoding.pixels import BadPicture, PixelFormat
+from diptych.data.sources.by_time import time_split
 from diptych.data.sources.chosen import tiled
 from diptych.data.sources.open import open_data
 from diptych.data.sources.source import Source, digest
@@ -61,6 +62,8 @@ def open_labelled(
     seed: int,
     tile: int | None = None,
     columns: Columns | None = None,
+    *,
+    by_time: bool = False,
 ) -> Sources:
     """Find the labelled pictures and split them where ``data`` holds no ``test/``.
 
@@ -71,6 +74,7 @@ def open_labelled(
         seed: of the split.
         tile: pixels a side of the squares that each picture is cut into, as they were for pretraining.
         columns: of a CSV or Parquet file, that hold several labels a picture, or quantities; None for classes.
+        by_time: test on the newest pictures instead of such as are drawn at random.
 
     Raises:
         DataError: there is no such data, it has no labels, one class only, classes that name single pictures, or test
@@ -88,7 +92,15 @@ def open_labelled(
         refuse_unique(data, counts, "class")
         refuse_many(data, len(counts), "classes")
     drawn = f"; {limit} drawn by a fixed seed" if limit else ""
-    if splits.test is None:
+    if by_time and splits.test is not None:
+        raise DataError(f"--split time: {data} says itself what to test on ({splits.note}): leave the option out")
+    if by_time:
+        parts = time_split(train, TEST_FRACTION)
+        train, test = parts.train, parts.test
+        note = f"split by time: the pictures of {parts.since} and later are tested on"
+        note += f"; {parts.left_out:,} later ones are left out, whose groups are learned from" if parts.left_out else ""
+        note += f"{drawn} before the split" if drawn else ""
+    elif splits.test is None:
         grouped = any(train.group(index) is not None for index in range(len(train)))
         if targets:
             train, test = random_split(train, targets.of(train), seed, TEST_FRACTION)

@@ -76,7 +76,13 @@ def evaluate(
     init_from = None if made.init_from is None else printable(made.init_from)
     contenders = open_contenders(run, _asked(config, began_at_random=init_from is None), device)
     sources = open_labelled(
-        data, config.data_dir, config.limit, config.seed, made.preprocessing.tile, columns=config.columns
+        data,
+        config.data_dir,
+        config.limit,
+        config.seed,
+        made.preprocessing.tile,
+        columns=config.columns,
+        by_time=config.split == "time",
     )
     terminal.say(sources.found)
     given = Given(sources, FeatureCache(folder.features), choice, terminal)

@@ -18,7 +18,10 @@ QUANTITIES = {"r2": "R²", "mae": "mean absolute error", "rmse": "root mean squa
 def contender_names(result: Mapping[str, Any]) -> dict[str, str]:
     """Return who met in an evaluation, in the order in which they are listed: contender → name for people."""
     names: dict[str, str] = result.get("names", EARLIER)  # results of before contenders could be chosen have none
-    return names | ({"initial": f"initial ({result['init_from']})"} if "init_from" in result else {})
+    if "init_from" not in result:
+        return names
+    initial = {"initial": f"initial ({result['init_from']})"}
+    return {key: (names | initial)[key] for key in dict.fromkeys(["pretrained", *initial, *names])}
 
 
 def compared_with(result: Mapping[str, Any], probe: str) -> str:

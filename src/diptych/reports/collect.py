@@ -27,6 +27,8 @@ class Evaluation:
     """PNG."""
     changed: bytes | None = None
     """PNG."""
+    answers: bytes | None = None
+    """PNG."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ def _evaluation(path: Path) -> Evaluation:
         result=read_versioned(path),
         neighbors=_png(path.with_name(f"{path.stem}-neighbors.png")),
         changed=_png(path.with_name(f"{path.stem}-changed.png")),
+        answers=_png(path.with_name(f"{path.stem}-answers.png")),
     )
 
 

@@ -36,6 +36,7 @@ def render(report: Facts) -> str:
         sections.views_section(report),
         sections.neighbors_section(report),
         sections.changed_section(report),
+        sections.answers_section(report),
         sections.confusion_section(report),
         sections.made_section(report),
     ]

@@ -154,6 +154,16 @@ def changed_section(report: Facts) -> str:
     return section("changed", "What pretraining changed", lede, "".join(parts))
 
 
+def answers_section(report: Facts) -> str:
+    """Return the quantities that were answered over the true ones, of every evaluation that asked for some."""
+    parts = []
+    for evaluation in report.evaluations:
+        if evaluation.answers:
+            image = picture(evaluation.answers, f"Answers over the truth, test pictures of {evaluation.name}")
+            parts.append(f'<h3>{title_of(evaluation)}</h3><figure class="sheet">{image}</figure>')
+    return section("answers", "Answers and truth", "On the line lies what was answered exactly.", "".join(parts))
+
+
 def confusion_section(report: Facts) -> str:
     """Return which classes are mistaken for which, of every evaluation."""
     return section(

@@ -13,7 +13,7 @@ Student's t with one degree of freedom says so. Five are a good number.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -155,46 +155,6 @@ def bootstrap_gain(
     return _gain_from(draws, float(values.mean()), level, scale)
 
 
-def detectable(total: int, discordant: float, level: float = 0.95, power: float = POWER) -> float:
-    """Return the smallest gain, in percentage points, that McNemar's test finds so often.
-
-    Connor's formula (1987, Biometrics 43, 207) solved for the gain. It is about one seed, or seeds without noise of
-    their own, and takes for granted that ``discordant`` is known; ``Gain.detectable`` is what a comparison measured.
-
-    Args:
-        total: test pictures.
-        discordant: fraction that exactly one contender gets right, 0..1. It cannot be less than the gain, so a gain
-            that would have to be larger is taken to consist of such pictures alone.
-        level: coverage of the interval that has to exclude 0, 0..1.
-        power: how often, 0.5..1.
-
-    Returns:
-        0..100; 100 where nothing less would be found.
-    """
-    z, z_power = _z(0.5 + level / 2), _z(power)
-    if total <= z**2:  # even if every picture were gained, √M would be no more than z
-        return 100.0
-    unit = (z * math.sqrt(total) + z_power * math.sqrt(total - z**2 + z_power**2)) / (total + z_power**2)
-    gain = unit * math.sqrt(discordant)
-    return 100 * min(1.0, gain if gain <= discordant else unit**2)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct for several comparisons (Holm 1979): calling those < α gives a false alarm in at most α of all families.
-
-    Args:
-        p_values: 0..1.
-
-    Returns:
-        Adjusted p-values, 0..1, in the order given.
-    """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
-
-
 def labels_needed(curve: Sequence[tuple[float, float]], accuracy: float) -> float | None:
     """Return how many labels a contender needs for an accuracy.
 
@@ -226,10 +186,6 @@ class LabelsNeeded:
     labels: float | None
     low: float | None
     high: float | None
-
-    def to_dict(self) -> dict[str, float | None]:
-        """Return JSON values."""
-        return asdict(self)
 
 
 def labels_interval(gains: Sequence[tuple[float, Gain]]) -> LabelsNeeded:

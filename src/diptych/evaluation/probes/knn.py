@@ -38,8 +38,13 @@ def nearest(train: Tensor, test: Tensor, k: int = K) -> Neighbors:
     """
     train, test = F.normalize(train), F.normalize(test)
     rows = max(1, _SIMILARITIES_AT_ONCE // len(train))
-    parts = [(part @ train.T).topk(min(k, len(train))) for part in torch.split(test, rows)]
-    return Neighbors(torch.cat([part.indices for part in parts]), torch.cat([part.values for part in parts]))
+    k = min(k, len(train))
+    # Written in place: small results that are kept between large ones that are freed would scatter over the heap.
+    indices, similarities = torch.empty(len(test), k, dtype=torch.int64), torch.empty(len(test), k)
+    for start in range(0, len(test), rows):
+        part = slice(start, start + rows)
+        torch.topk(test[part] @ train.T, k, out=(similarities[part], indices[part]))
+    return Neighbors(indices, similarities)
 
 
 def vote(neighbors: Neighbors, labels: Tensor, classes: int, temperature: float = TEMPERATURE) -> Tensor:
