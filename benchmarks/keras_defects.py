@@ -43,8 +43,8 @@ def main(data: str, folder: str, names: list[str]) -> None:
             test = backbone_features(network, pictures.test.images, pictures.test_labels)
             found, _ = knn.classify(train, test.values, len(pictures.classes))
             probe = linear.fit_linear(train, test.values, len(pictures.classes), seed=0)
-            for what, predictions in {"knn": found, "linear": probe.predictions}.items():
-                line[f"{contender} {what}"] = round(100 * (predictions == test.labels).float().mean().item(), 2)
+            for what, answers in {"knn": found, "linear": probe.logits}.items():
+                line[f"{contender} {what}"] = round(100 * (answers.argmax(1) == test.labels).float().mean().item(), 2)
         print(json.dumps(line), flush=True)
 
 

@@ -54,8 +54,8 @@ def main(data: str, folder: str, names: list[str]) -> None:
         found, _ = knn.classify(fit, test.values, len(train.classes))
         probe = linear.fit_linear(fit, test.values, len(train.classes), seed=0)
         return {
-            "knn": (found == test.labels).float().mean().item(),
-            "linear": (probe.predictions == test.labels).float().mean().item(),
+            "knn": (found.argmax(1) == test.labels).float().mean().item(),
+            "linear": (probe.logits.argmax(1) == test.labels).float().mean().item(),
         }
 
     baselines = False

@@ -173,8 +173,8 @@ def test_fitted_features_tell_textures_apart_where_random_filters_do_not():
     (train, train_labels), (test, test_labels) = textures(240, seed=1), textures(80, seed=2)
 
     def accuracy(network):
-        predicted, _ = classify(Features(network(train), train_labels), network(test), 2)
-        return float((predicted == test_labels).float().mean())
+        votes, _ = classify(Features(network(train), train_labels), network(test), 2)
+        return float((votes.argmax(1) == test_labels).float().mean())
 
     torch.manual_seed(0)
     random = accuracy(PatchNetwork(48, image_size=16))
