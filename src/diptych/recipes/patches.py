@@ -25,7 +25,10 @@ PLAN = Plan(method=PatchesConfig(), optim=OptimConfig(), backbone=f"patches:{FIL
 def patches(data: str, facts: Facts, asked: Mapping[str, Any] | None = None) -> tuple[RunConfig, list[Choice]]:
     """Patches, which computes no gradients: a first answer in minutes on a CPU, and the bar for trained networks.
 
-    Measured: not yet.
+    Command: ``diptych pretrain cifar10.zip --method patches --out RUN``, then ``diptych evaluate RUN cifar10.zip``.
+    Hardware and time: 2 CPU cores, fitted to 50,000 pictures in one minute; probing its 6,912 numbers takes longer.
+    Measured: all 50,000 CIFAR-10 pictures, all 10,000 test pictures, seed 0: kNN 71.0 % (unfitted 51.1 %, raw
+    pixels 36.3 %), linear probe 75.0 % (unfitted 70.5 %, raw pixels 41.6 %); intervals ± 0.9.
     """
     choose = Chooser(asked)
     idle = {field.name for cls in (ViewsConfig, OptimConfig, TrainConfig) for field in fields(cls)} - USED
