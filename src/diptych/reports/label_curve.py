@@ -12,7 +12,7 @@ from diptych.reports.collect import Evaluation, Facts
 from diptych.reports.headlines import between, caption, gained, written
 from diptych.reports.verdict import BADGES, probe_name, title_of
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 470, 290, 44, 116, 14, 46
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500, 290, 44, 172, 14, 46
 """Of a chart, and what lies around its curves; names stand on the right."""
 APART = 15
 """Pixels between two names at least."""

@@ -129,7 +129,7 @@ def _table(result: dict[str, Any]) -> str:
             f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{text(probe_name(probe))}</th></tr>{rows}'
             f'<tr class="difference"><th scope="row">pretrained − {BEFORE[compared_with(result, probe)]}</th>'
             f"<td><b>{gained(headline, difference['points'])}</b>{headline.unit}</td><td colspan='2'>{low} to {high} "
-            f'<span class="muted">({100 * difference["level"]:g}{SPACE}%)</span></td></tr></tbody>'
+            f'<span class="muted">({100 * difference["level"]:.3g}{SPACE}%)</span></td></tr></tbody>'
         )
     return (
         f'<table class="scores"><thead><tr><td></td><th scope="col">{headline.column.removesuffix(" %")}</th>'
