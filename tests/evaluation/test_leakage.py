@@ -65,8 +65,7 @@ def test_each_kind_is_told_apart_and_counted_once(pictures):
     assert leaks.tainted.nonzero().flatten().tolist() == [2, 5, 7, 9, 10]
     assert leaks.sentences() == [
         "2 of 20 test pictures are exact copies of training pictures",
-        "1 of 20 test pictures is the same photograph as a training picture but for compression, brightness, a small "
-        "cut or mirroring",
+        "1 of 20 test pictures looks like a training picture but for compression, brightness, a small cut or mirroring",
         "2 groups have training pictures too ('a', 'b'): 3 of 20 test pictures are no test of new ones",
         "5 of 20 test pictures have leaked in one of these ways or several; 15 have not",
     ]

@@ -76,11 +76,7 @@ class Leaks:
             are = "is an exact copy" if copied == 1 else "are exact copies"
             said.append(f"{copied:,} {total} {are} of training pictures")
         if alike := int(self.alike.sum()):
-            are = (
-                "is the same photograph as a training picture"
-                if alike == 1
-                else "are the same photographs as training pictures"
-            )
+            are = "looks like a training picture" if alike == 1 else "look like training pictures"
             said.append(f"{alike:,} {total} {are} but for compression, brightness, a small cut or mirroring")
         if self.groups:
             names = ", ".join(f"'{group.name}'" for group in self.groups[:NAMED])
