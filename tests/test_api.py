@@ -15,7 +15,10 @@ import torch
 from PIL import Image
 
 import diptych
-from diptych import api, commands, errors
+from diptych import api, errors
+from diptych.commands.learning import PretrainArgs
+from diptych.commands.ordering import order
+from diptych.commands.parsing import parse_known
 from diptych.config import with_settings
 from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.frozen import random_twin
@@ -75,8 +78,8 @@ def parsed(command):
     """What the command line makes of a command."""
     program, verb, *words = shlex.split(command)
     assert (program, verb) == ("diptych", "pretrain")
-    args, rest = commands._parse_known("pretrain", commands.PretrainArgs, words)
-    return args, commands._order("pretrain", args, rest, args.out)
+    args, rest = parse_known("pretrain", PretrainArgs, words)
+    return args, order("pretrain", args, rest, args.out)
 
 
 def test_pretrain_says_what_the_run_came_to(finished):

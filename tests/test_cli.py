@@ -9,8 +9,7 @@ import pytest
 import tiny
 from in_process import run_command
 
-from diptych import commands
-from diptych.cli import COMMANDS, USAGE
+from diptych.cli import COMMANDS, USAGE, command
 
 
 @pytest.mark.parametrize("words", [(), ("-h",), ("--help",), ("help",)])
@@ -20,7 +19,7 @@ def test_usage(words):
 
 def test_every_command_is_there_and_in_the_usage():
     for name in COMMANDS:
-        assert callable(getattr(commands, name)) and f"\n  diptych {name} " in USAGE
+        assert callable(command(name)) and f"\n  diptych {name} " in USAGE
 
 
 def test_version():

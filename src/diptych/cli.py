@@ -5,12 +5,24 @@ Results go to standard output, everything else to standard error. A user's mista
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
 
 from diptych.errors import UserError, printable, suggest
 
-COMMANDS = ("audit", "preview", "pretrain", "evaluate", "report", "watch", "compare", "select", "methods", "recipes")
+COMMANDS = {
+    "audit": "pictures",
+    "preview": "pictures",
+    "pretrain": "learning",
+    "evaluate": "judging",
+    "report": "watching",
+    "watch": "watching",
+    "compare": "judging",
+    "select": "judging",
+    "methods": "lists",
+    "recipes": "lists",
+}
+"""Each command, and the file of ``commands`` that holds it."""
 
 USAGE = """\
 diptych: learn image representations from unlabeled pictures, and prove whether it helped.
@@ -64,7 +76,13 @@ def _run(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         raise UserError(f"unknown command '{words[0]}'{suggest(words[0], COMMANDS)}")
     try:
-        code: int = getattr(import_module("diptych.commands"), words[0])(words[1:])  # loads torch, so not before now
+        code: int = command(words[0])(words[1:])
     except SystemExit as stop:  # tyro has printed the help
         return int(stop.code or 0)
     return code
+
+
+def command(name: str) -> Callable[[list[str]], int]:
+    """Return the function of a command, which loads torch."""
+    found: Callable[[list[str]], int] = getattr(import_module(f"diptych.commands.{COMMANDS[name]}"), name)
+    return found

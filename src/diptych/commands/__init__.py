@@ -1,0 +1,1 @@
+"""One function a command: parse, make one library call, print its result; ``cli`` says which file holds which."""

@@ -1,0 +1,101 @@
+"""Commands that judge runs: ``evaluate``, ``select``, ``compare``."""
+
+import shutil
+import sys
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from diptych import api
+from diptych.commands.parsing import Folder, Name, Switch, parse, tell
+from diptych.evaluation.choosing.select_text import as_text as selection_as_text
+from diptych.evaluation.config import EvaluateConfig
+from diptych.evaluation.table import as_text
+from diptych.progress import Terminal
+from diptych.reports.compare_text import as_text as comparison_as_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArgs(EvaluateConfig):
+    """Did pretraining help? Compares the backbone with what training began with, random weights and raw pixels."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A finished run."""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """Labelled pictures: class subfolders, an archive of them, a CSV `path,label`, hub:NAME, cifar10 or photos."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def evaluate(words: list[str]) -> int:
+    """Run `diptych evaluate`; returns the exit code."""
+    args = parse("evaluate", EvaluateArgs, words)
+    asked = {field.name: getattr(args, field.name) for field in fields(EvaluateConfig)}
+    result = api.evaluate(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
+    tell(args.json, result, as_text(result))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArgs:
+    """Runs side by side: what they are, in which settings they differ, what came of them."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """Two run folders or more."""
+    out: Folder = None
+    """Where compare.png and compare.html go, which show the curves too; nothing is written without it."""
+    seed: int = 0
+    """Accepted by every command; a comparison draws nothing at random."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def compare(words: list[str]) -> int:
+    """Run `diptych compare`; returns the exit code."""
+    args = parse("compare", CompareArgs, words)
+    found = api.compare_runs(args.runs, args.out)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    tell(args.json, found.to_dict(), comparison_as_text(found, width))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectArgs:
+    """Which checkpoint, which run? Ranks them by what their features tell on their own: no label is read."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """One run folder or more."""
+    metric: Name = None
+    """What ranks them: rankme, alpha_req, lidar, clid, learnability, dimension, alignment or uniformity."""
+    data: Annotated[str | None, arg(metavar="DIR")] = None
+    """Pictures to choose by; those that the runs learned from if not given."""
+    data_dir: Folder = None
+    """Where the archive of a named data set lies."""
+    pictures: int = 2000
+    """How many are drawn."""
+    seed: int = 0
+    """Of the draw, the views and the clusters."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def select(words: list[str]) -> int:
+    """Run `diptych select`; returns the exit code."""
+    args = parse("select", SelectArgs, words)
+    found = api.select(
+        args.runs,
+        metric=args.metric,
+        data=args.data,
+        data_dir=args.data_dir,
+        pictures=args.pictures,
+        seed=args.seed,
+        device=args.device,
+        terminal=Terminal(),
+    )
+    tell(args.json, found.to_dict(), selection_as_text(found))
+    return 0
