@@ -14,8 +14,8 @@ FLOORS = [
     {"data", "views", "backbones", "heads", "diagnostics", "optim", "checkpoint", "distributed", "progress", "figures"}
     | {"markup", "trackers"},
     {"methods", "frozen"},
-    {"training", "evaluation", "auditing"},
-    {"recipes", "reports"},
+    {"training", "evaluation", "auditing", "vectors", "handoff"},
+    {"recipes", "reports", "explorer", "sklearn"},
     {"api"},
     {"commands"},
     {"cli"},

@@ -68,6 +68,21 @@ class Solution:
     converged: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Planes:
+    """A fitted probe itself: what turns features into logits."""
+
+    scaler: StandardScaler
+    solution: Solution
+    l2: float
+    converged: bool
+    """Every fit reached the tolerance."""
+
+    def logits(self, values: Tensor) -> Tensor:
+        """Return the logits ``(M, K)`` float32 of features ``(M, D)``."""
+        return _standardise(self.scaler, values) @ self.solution.weights + self.solution.bias
+
+
 class Problem:
     """Logistic regression on one set of features, for any L2 strength.
 
@@ -168,8 +183,29 @@ def fit_linear(train: Features, test: Tensor, classes: int, seed: int) -> Linear
     """Choose the L2 strength on held-out training pictures, fit on all of them, predict the test pictures.
 
     Args:
-        train: ``(N, D)`` features with labels below ``classes``, or ``(N, classes)`` bool.
+        train: as for ``fit_planes``.
         test: ``(M, D)`` features.
+        classes: as for ``fit_planes``.
+        seed: as for ``fit_planes``.
+
+    Raises:
+        DataError: as ``fit_planes``.
+    """
+    planes = fit_planes(train, classes, seed)
+    return LinearProbe(
+        logits=planes.logits(test),
+        l2=planes.l2,
+        at_edge=planes.l2 in (L2_GRID[0], L2_GRID[-1]),
+        iterations=planes.solution.iterations,
+        converged=planes.converged,
+    )
+
+
+def fit_planes(train: Features, classes: int, seed: int) -> Planes:
+    """Choose the L2 strength on held-out training pictures, and fit on all of them.
+
+    Args:
+        train: ``(N, D)`` features with labels below ``classes``, or ``(N, classes)`` bool.
         classes: how many there are.
         seed: of the split that chooses the strength.
 
@@ -187,14 +223,7 @@ def fit_linear(train: Features, test: Tensor, classes: int, seed: int) -> Linear
     l2, path_converged = _choose_l2(train, kept, held, classes)
     scaler = StandardScaler().fit(train.values.numpy())
     solution = Problem(_standardise(scaler, train.values), train.labels, classes).solve(l2)
-    logits = _standardise(scaler, test) @ solution.weights + solution.bias
-    return LinearProbe(
-        logits=logits,
-        l2=l2,
-        at_edge=l2 in (L2_GRID[0], L2_GRID[-1]),
-        iterations=solution.iterations,
-        converged=path_converged and solution.converged,
-    )
+    return Planes(scaler=scaler, solution=solution, l2=l2, converged=path_converged and solution.converged)
 
 
 def _choose_l2(train: Features, kept: Tensor, held: Tensor, classes: int) -> tuple[float, bool]:
