@@ -70,6 +70,7 @@ def test_uniformity_is_that_of_all_pairs():
 
 def test_uniformity_at_its_ends():
     assert float(uniformity(torch.ones(5, 3))) == pytest.approx(0, abs=1e-5)  # one point
+    assert float(uniformity(torch.zeros(5, 3))) == pytest.approx(0, abs=1e-5)  # one point, too
     assert float(uniformity(torch.eye(6))) == pytest.approx(-4)  # right angles: as even as many dimensions allow
     assert float(uniformity(torch.tensor([[1.0, 0], [-1, 0]]))) == pytest.approx(-8)
 

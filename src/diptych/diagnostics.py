@@ -111,6 +111,8 @@ def uniformity(embeddings: Tensor) -> Tensor:
         Scalar: near -4 is good (spread evenly over a sphere of many dimensions), 0 is collapse.
     """
     normalised = functional.normalize(embeddings.float(), dim=1)
+    # Zeros have no direction. They are given one of their own: two of them are one point, not at right angles.
+    normalised = torch.cat([normalised, (normalised == 0).all(dim=1, keepdim=True).float()], dim=1)
     squared = (2 - 2 * normalised @ normalised.T).clamp_min(0)
     others = ~torch.eye(len(squared), dtype=torch.bool, device=squared.device)
     value: Tensor = (-2 * squared[others]).exp().mean().log()

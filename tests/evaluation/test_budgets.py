@@ -19,7 +19,7 @@ from diptych.evaluation import given
 from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.probes import finetune
 from diptych.evaluation.probes.finetune import Lesson
-from diptych.evaluation.table import as_text
+from diptych.evaluation.table import as_text, saved_of
 from diptych.frozen import FrozenBackbone, initial_backbone
 from diptych.reports.collect import Evaluation, Facts
 from diptych.reports.label_curve import labels_section
@@ -73,6 +73,12 @@ def test_equal_networks_are_never_told_apart(found: tuple[Path, dict[str, Any]])
         assert point["verdict"]["outcome"] == "no evidence"
         assert point["compared_with"] == {"knn": "random", "linear": "random", "finetune": "scratch"}
     assert found[1]["curve"][-1]["verdict"] == found[1]["verdict"]
+
+
+def test_labels_are_worth_nothing_more_where_no_gain_was_shown(found: tuple[Path, dict[str, Any]]) -> None:
+    few = found[1]["curve"][0]
+    assert few["saved"] and "are worth" not in as_text(found[1])
+    assert all(saved_of(found[1], few, probe) is None for probe in few["saved"])
 
 
 def test_labels_are_nested_stratified_and_listed(tmp_path: Path, pictures: Path) -> None:
@@ -150,7 +156,7 @@ def test_gains_with_few_labels_are_told_in_labels(tmp_path: Path, pictures: Path
     assert few["verdict"]["outcome"] == "helped"
     assert few["saved"]["linear"] == {"against": "initial", "labels": None, "low": None, "high": None, "factor": None}
     assert "linear probe: 9 labels with pretraining are worth more than all 36 labels initial" in as_text(result)
-    assert "9 labels with pretraining are worth more than all 36 initial" in labels_section(facts_of(result))
+    assert "9 labels with pretraining are worth more than all 36 labels initial" in labels_section(facts_of(result))
 
 
 def test_pictures_that_pretraining_changed_are_counted_and_drawn(tmp_path: Path, pictures: Path) -> None:
@@ -214,7 +220,7 @@ def test_features_of_a_layer_are_measured_and_said(tmp_path: Path, pictures: Pat
     first = evaluate(run, str(pictures), features="grid", layer="stem", name="stem")
     assert first["settings"]["features"] == {"kind": "grid", "layer": "stem"}
     assert first["contenders"]["pretrained"]["linear"] != last["contenders"]["pretrained"]["linear"]
-    with pytest.raises(ConfigError, match="--layer: this backbone has no 'group9'"):
+    with pytest.raises(ConfigError, match="^pretrained: --layer: this backbone has no 'group9'"):
         evaluate(run, str(pictures), layer="group9")
 
 
@@ -282,6 +288,23 @@ def test_groups_on_both_sides_are_told(tmp_path: Path, pictures: Path) -> None:
     result = evaluate(make_run(tmp_path / "run"), str(tmp_path / "list.csv"))
     assert result["leaks"]["groups"] == [{"name": "p1", "train": 6, "test": 6}]
     assert "1 group has training pictures too ('p1'): 6 of 30 test pictures are no test of new ones" in as_text(result)
+
+
+def test_of_groups_whole_ones_are_drawn(tmp_path: Path, pictures: Path) -> None:
+    results = []
+    for name, each in (("alone", 1), ("whole", 5)):  # of each colour ten test pictures
+        rows = ["path,label,split,group"]
+        for part in ("train", "test"):
+            for number, path in enumerate(sorted((pictures / part).rglob("*.png"))):
+                rows.append(f"{path},{path.parent.name},{part},{part}-{number // each}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows))
+        results.append(evaluate(make_run(tmp_path / name), str(tmp_path / f"{name}.csv"), against="pixels"))
+    alone, whole = results
+    assert "the 30 test pictures belong to 6 groups" in whole["data"]["note"]
+    assert "belong to" not in alone["data"]["note"]
+    for probe in ("knn", "linear"):
+        first, second = (result["contenders"]["random"][probe] for result in results)
+        assert first["top1"] == second["top1"] and first["ci95"] != second["ci95"]
 
 
 def test_the_newest_pictures_are_tested_on(tmp_path: Path, pictures: Path) -> None:

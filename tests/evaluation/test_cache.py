@@ -1,4 +1,5 @@
 import os
+from importlib import metadata
 
 import pytest
 import torch
@@ -63,3 +64,9 @@ def test_a_digest_tells_apart_values_types_shapes_and_orders(dtype):
     others = [changed, pictures[:4999], pictures.reshape(5000, 1, 3, 1), pictures.flip(0)]
     assert digest_of(pictures) == digest_of(pictures.clone())
     assert len({digest_of(tensor) for tensor in (pictures, *others)}) == 5
+
+
+def test_what_another_version_computed_is_computed_again(tmp_path, monkeypatch):
+    FeatureCache(tmp_path).get(("a",), lambda: VALUES)
+    monkeypatch.setattr(metadata, "version", lambda package: "9" if package == "timm" else "1")
+    assert torch.equal(FeatureCache(tmp_path).get(("a",), lambda: VALUES + 1), VALUES + 1)

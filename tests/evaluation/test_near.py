@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from scipy.fft import dctn
 from sklearn.datasets import load_digits, load_sample_images
@@ -219,3 +220,15 @@ def test_the_size_of_a_block_does_not_matter(pictures, monkeypatch):
 
 def test_one_picture_is_compared_with_one(pictures):
     assert near_pairs(pictures[:1], pictures[1:2]).pairs.shape == (0, 2)
+
+
+def test_long_features_propose_what_comparing_all_of_them_does() -> None:
+    random = torch.Generator().manual_seed(0)
+    train = torch.randn(300, 3000, generator=random) + 2  # one common direction, as features have that are not centred
+    test = train[:40] + 0.4 * torch.randn(40, 3000, generator=random)
+    found = near._by_features(train, test)
+    assert found.shape == (40, near.CANDIDATES)
+    assert torch.equal(found[:, 0], torch.arange(40))
+    similar = F.normalize(test) @ F.normalize(train).T
+    assert (similar.gather(1, found).diff() <= 0).all()  # by all their numbers
+    assert near._by_features(train[:3], test).shape == (40, 3)

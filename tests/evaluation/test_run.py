@@ -165,6 +165,7 @@ def test_test_pictures_that_the_probes_learn_from_are_counted(tmp_path: Path, di
     result = evaluate(make_run(tmp_path / "run"), str(mixed))
     assert result["data"]["copies_of_training"] == 4
     assert "4 of 34 test pictures are exact copies of training pictures" in result["data"]["note"]
+    assert "34 test pictures" in result["verdict"]["sentence"] and "unseen" not in result["verdict"]["sentence"]
 
 
 def test_the_seed_decides_the_split_and_limit_draws_before_it(tmp_path: Path, pictures: Path) -> None:

@@ -44,6 +44,12 @@ def test_numbers_are_joined_by_the_paths(tmp_path: Path) -> None:
     assert found.of(source, [1, 0]).tolist() == [[-2, 1000], [34, 70.5]]
 
 
+def test_large_numbers_are_kept_whole(tmp_path: Path) -> None:
+    lines = ["path,age,weight", "a.png,1732838401,1e39", "b.png,1732838402,2e39"]
+    found, source = read(write(tmp_path, lines), NUMBERS)
+    assert found.of(source).tolist() == [[1732838401, 1e39], [1732838402, 2e39]]
+
+
 def test_labels_are_listed_in_one_column(tmp_path: Path) -> None:
     lines = ["path,findings", "a.png,nodule; edema", "b.png,", "c.png,edema;;edema"]
     found, source = read(write(tmp_path, lines), LISTED)
@@ -112,6 +118,7 @@ def test_other_numbers_are_other_data(tmp_path: Path) -> None:
     [
         (NUMBERS, ["path,age,weight", "a.png,3,1", "b.png,,1"], "row 3: age is empty; fill it in or drop the row"),
         (NUMBERS, ["path,age,weight", "a.png,nan,1"], "row 2: age is 'nan', which is no number to learn; write one"),
+        (NUMBERS, ["path,age,weight", "a.png,3,-1e200"], "row 2: weight is '-1e200', which is no number to learn"),
         (NUMBERS, ["path,age,weight", "a.png,3,1", "b.png,4,heavy"], "row 3: weight is 'heavy', which is no number"),
         (NUMBERS, ["path,age,wieght", "a.png,3,1"], "no column 'weight' for --targets; did you mean 'wieght'?"),
         (NUMBERS, ["path,age,weight", "a.png,3,1", "./a.png,4,1"], "rows 2 and 3: ./a.png has '3,1' and '4,1'"),

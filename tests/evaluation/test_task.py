@@ -1,6 +1,7 @@
 """Several labels a picture, and quantities: whole evaluations of networks that see and of one that is blind."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,14 @@ def test_reports_and_comparisons_show_them(
     page = render(collect(blind))
     assert "Dot: R²." in page and "Dot: mean average precision." in page and "to tell brightness" in page
     assert "Confusions" not in page
+    shown = re.sub("<[^>]*>", " ", page[page.index("One by one") :])
+    pretrained = told["contenders"]["pretrained"][told["verdict"]["probe"]]
+    before = told["contenders"]["random"][told["verdict"]["probe"]]
+    cells = "".join(f"<td>{scores['mae_per_target'][0]:.4g}</td>" for scores in (pretrained, before))
+    assert cells in page
+    assert "mean absolute error, pretrained" in shown
+    precision = found["contenders"]["pretrained"][found["verdict"]["probe"]]["per_label"]
+    assert all(f"{label}  {100 * value:.1f}" in re.sub(r"\s+", "  ", shown) for label, value in precision.items())
     text = comparison_as_text(compare([blind, other]))
     assert "R² (95 %)" in text and "gain, R² (97.5 %)" in text and "mean AP % (95 %)" in text
 

@@ -1,12 +1,14 @@
 """Features that were computed once are kept in the run folder and read again: ``RUN/features/<key>.safetensors``.
 
-The key is a hash of all that features depend on: the weights, the preprocessing, the choice of features, and the pixels
-of every picture. So nothing here can be out of date; files that have not been used for longest go first.
+The key is a hash of all that features depend on: the weights, the preprocessing, the choice of features, the pixels of
+every picture, and the versions of what computes them (a network is what its library makes of its name). So nothing here
+can be out of date; files that have not been used for longest go first.
 """
 
 import hashlib
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 
 from diptych.frozen import save_weights
 
+COMPUTED_BY = ("diptych", "torch", "timm")
+"""Packages whose other versions may compute other features of the same weights and pictures."""
 LIMIT = 2 * 10**9
 """Bytes that all files of a run may take together."""
 
@@ -41,7 +45,8 @@ class FeatureCache:
         Raises:
             RunFolderError: the folder cannot be written.
         """
-        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+        versions = [metadata.version(package) for package in COMPUTED_BY]
+        key = hashlib.sha256(repr((versions, parts)).encode()).hexdigest()[:32]
         path = self.folder / f"{key}.safetensors"
         try:
             values = load_file(path)["features"]

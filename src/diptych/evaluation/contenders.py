@@ -99,7 +99,9 @@ def _open(asked: Asked, run: RunFolder, card: BackboneCard, device: str) -> Cont
     if asked.kind == "initial":
         return _initial(asked, run, card, device)
     if asked.kind == "scratch" and card.backbone.startswith("patches"):
-        raise ConfigError(f"{run.path} was made by patches, which has no weights to train: leave out scratch")
+        raise ConfigError(
+            f"{run.path} was made by patches, which has no weights to train: leave out scratch and --probes finetune"
+        )
     name = "same network, from scratch" if asked.kind == "scratch" else "same network, untrained"
     return _contender(asked, card, random_twin(run.path, device), name=name)
 

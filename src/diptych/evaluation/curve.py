@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diptych.evaluation.numbers.headline import Headline
 from diptych.evaluation.numbers.metrics import macro_average_precision
-from diptych.evaluation.numbers.resampling import Metric
+from diptych.evaluation.numbers.resampling import Resampled
 from diptych.evaluation.numbers.scores import Score, per_picture
 from diptych.evaluation.numbers.statistics import (
     Estimate,
@@ -19,6 +19,7 @@ from diptych.evaluation.numbers.statistics import (
     labels_interval,
     mean_interval,
     paired_gain,
+    resampled_metric,
 )
 from diptych.evaluation.protocols import Measured, Plan, Trials
 from diptych.evaluation.verdict import Verdict, decide, level_for
@@ -100,7 +101,14 @@ def before_of(trials: Trials) -> dict[str, str]:
 
 
 def points_of(
-    measured: Measured, plan: Plan, total: int, headline: Headline, *, unseen: bool, init_from: str | None
+    measured: Measured,
+    plan: Plan,
+    total: int,
+    headline: Headline,
+    *,
+    groups: Tensor | None = None,
+    unseen: bool,
+    init_from: str | None,
 ) -> list[Point]:
     """Sum up every budget.
 
@@ -109,11 +117,13 @@ def points_of(
         plan: what was asked.
         total: training pictures in all.
         headline: what the scores are compared by.
+        groups: of the test pictures, where some belong together: see ``resampling.resample``.
         unseen: the backbone did not see the test pictures, not even without their labels.
         init_from: where the weights came from that training began with; None where they were random.
     """
+    judge = _Judge(headline, groups)
     estimates = [
-        {key: {probe: _estimate(s, headline) for probe, s in found.items()} for key, found in trials.items()}
+        {key: {probe: judge.estimate(s) for probe, s in found.items()} for key, found in trials.items()}
         for trials in measured.trials
     ]
     counts = [len(rows[0]) for rows in measured.rows]
@@ -122,7 +132,7 @@ def points_of(
         before = before_of(trials)
         level = level_for(len(before))
         means = {key: {probe: e.value for probe, e in own.items()} for key, own in estimates[place].items()}
-        gains = _gains(trials, before, level, headline.scale)
+        gains = _gains(trials, before, level, judge)
         tested = len(trials[OURS][next(iter(before))][0].truth)
         points.append(
             Point(
@@ -135,7 +145,7 @@ def points_of(
                 gains=gains,
                 before=before,
                 saved={
-                    probe: _saved(key, probe, measured.trials, counts, place, headline.scale)
+                    probe: _saved(key, probe, measured.trials, counts, place, judge)
                     for probe, key in before.items()
                     if len(counts) > 1
                 },
@@ -154,45 +164,65 @@ def points_of(
     return points
 
 
-def _gains(trials: Trials, before: Mapping[str, str], level: float, scale: float) -> dict[str, dict[str, Gain]]:
+def _gains(trials: Trials, before: Mapping[str, str], level: float, judge: "_Judge") -> dict[str, dict[str, Gain]]:
     """Compare with every other contender; those that the verdict rests on have the level that it needs."""
     gains: dict[str, dict[str, Gain]] = {}
     for key, found in trials.items():
         for probe, scores in found.items() if key != OURS else ():
             if probe in trials[OURS]:
                 asked = level if before.get(probe) == key else 0.95
-                gains.setdefault(key, {})[probe] = _gain(trials[OURS][probe], scores, asked, scale)
+                gains.setdefault(key, {})[probe] = judge.gain(trials[OURS][probe], scores, asked)
     return gains
 
 
-def _estimate(scores: Sequence[Score], headline: Headline) -> Estimate:
-    """A headline that is a mean over pictures has their interval; any other is measured on pictures drawn anew."""
-    pictures = per_picture(scores)
-    found = bootstrap_metric(_metric(scores), len(scores[0].truth)) if pictures is None else mean_interval(pictures)
-    low = found.low if headline.lowest is None else max(headline.lowest, found.low)
-    return replace(found, low=low, high=min(1.0, found.high))  # draws may lie beyond what a number can be
+class _Judge:
+    """Estimates and compares scores.
+
+    A headline that is a mean over pictures has their interval; any other is measured on pictures drawn anew, once for
+    each contender, as that takes longest: all are measured on the same draws, which is what pairs them.
+
+    Args:
+        headline: what scores are compared by.
+        groups: of the test pictures, or None.
+    """
+
+    def __init__(self, headline: Headline, groups: Tensor | None) -> None:
+        self._headline, self._groups = headline, groups
+        self._drawn: dict[tuple[int, ...], Resampled] = {}
+
+    def estimate(self, scores: Sequence[Score]) -> Estimate:
+        """Return the headline, and its interval within what it can be."""
+        pictures, lowest = per_picture(scores), self._headline.lowest
+        found = (
+            bootstrap_metric(self._resampled(scores))
+            if pictures is None
+            else mean_interval(pictures, groups=self._groups)
+        )
+        low = found.low if lowest is None else max(lowest, found.low)
+        return replace(found, low=low, high=min(1.0, found.high))  # draws may lie beyond what a number can be
+
+    def gain(self, ours: Sequence[Score], theirs: Sequence[Score], level: float) -> Gain:
+        """Compare two contenders under one probe."""
+        first, second, scale = per_picture(ours), per_picture(theirs), self._headline.scale
+        if first is None or second is None:
+            return bootstrap_gain(self._resampled(ours), self._resampled(theirs), level, scale)
+        return paired_gain(first, second, level, scale=scale, groups=self._groups)
+
+    def _resampled(self, scores: Sequence[Score]) -> Resampled:
+        key = tuple(map(id, scores))  # trials outlive the judge, so that no other score can have this place
+
+        def metric(weights: Tensor) -> Tensor:
+            return torch.stack([macro_average_precision(s.answers, s.truth, weights) for s in scores], dim=1)
+
+        if key not in self._drawn:
+            self._drawn[key] = resampled_metric(metric, len(scores[0].truth), groups=self._groups)
+        return self._drawn[key]
 
 
-def _gain(ours: Sequence[Score], theirs: Sequence[Score], level: float, scale: float) -> Gain:
-    first, second = per_picture(ours), per_picture(theirs)
-    if first is None or second is None:
-        return bootstrap_gain(_metric(ours), _metric(theirs), len(ours[0].truth), level, scale=scale)
-    return paired_gain(first, second, level, scale=scale)
-
-
-def _metric(scores: Sequence[Score]) -> Metric:
-    """Return the average precision of each seed as a function of how often each picture counts."""
-
-    def metric(weights: Tensor) -> Tensor:
-        return torch.stack([macro_average_precision(s.answers, s.truth, weights) for s in scores], dim=1)
-
-    return metric
-
-
-def _saved(key: str, probe: str, trials: Sequence[Trials], counts: Sequence[int], place: int, scale: float) -> Saved:
+def _saved(key: str, probe: str, trials: Sequence[Trials], counts: Sequence[int], place: int, judge: _Judge) -> Saved:
     """Compare what pretraining makes of one budget with what the other contender makes of every one."""
     ours = trials[place][OURS][probe]
-    gains = [(float(n), _gain(ours, own[key][probe], 0.95, scale)) for n, own in zip(counts, trials, strict=True)]
+    gains = [(float(n), judge.gain(ours, own[key][probe], 0.95)) for n, own in zip(counts, trials, strict=True)]
     needed = labels_interval(gains)
     return Saved(
         against=key,

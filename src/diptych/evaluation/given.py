@@ -52,6 +52,7 @@ class Given:
         """Return the features of the training and the test pictures, computed or read again.
 
         Raises:
+            ConfigError: the network has no such features.
             RunFolderError: some are not finite: a probe would still answer, and mean nothing.
         """
         pictures, backbone, made = self.pictures(contender), contender.backbone, contender.preprocessing
@@ -62,7 +63,10 @@ class Given:
         found = []
         for (images, labels), digest in zip(parts, self._digests[made.image_size, made.pixels], strict=True):
             key = (contender.weights_hash, to_dict(made), to_dict(self._choice), digest, str(backbone.device))
-            values = self._cache.get(key, lambda: backbone.embed(images, features=self._choice).clone())  # noqa: B023
+            try:
+                values = self._cache.get(key, lambda: backbone.embed(images, features=self._choice).clone())  # noqa: B023
+            except ConfigError as error:
+                raise ConfigError(f"{contender.name}: {error}") from error
             if not values.isfinite().all():
                 raise RunFolderError(
                     f"the features of {contender.name} are not finite: its training diverged; pretrain with a lower "

@@ -31,6 +31,7 @@ from diptych.evaluation.config import SCRATCH, EvaluateConfig
 from diptych.evaluation.contenders import Contender, open_contenders
 from diptych.evaluation.curve import OURS, Point, points_of
 from diptych.evaluation.given import Given
+from diptych.evaluation.groups import grouping, groups_of, together
 from diptych.evaluation.leakage import Leaks, find_leaks
 from diptych.evaluation.numbers.imbalance import imbalance
 from diptych.evaluation.pictures import Labelled, Sources, open_labelled
@@ -89,11 +90,13 @@ def evaluate(
     pictures = given.pictures(contenders[0])
     files.quarantine(folder, pictures, terminal)
     met = _met(contenders, given, terminal)
-    leaks = _leaks(contenders[0], sources, given)
+    groups = groups_of(sources.test, pictures.test)
+    leaks = _leaks(contenders[0], groups, sources, given)
     task = task_of(pictures)
     skewed = imbalance(pictures.test_labels, pictures.classes) if task.kind == "classes" else None
     notes = [note for contender in contenders for note in contender.notes]
-    for sentence in (*leaks.sentences(), *([skewed] if skewed else []), *notes):
+    said = [*leaks.sentences(), *grouping(groups)]
+    for sentence in (*said, *([skewed] if skewed else []), *notes):
         terminal.say(sentence)
     terminal.say(f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on: {sources.note}")
 
@@ -102,8 +105,15 @@ def evaluate(
         measured = measure_keras(contenders, given.pictures, given.features, config.seed, terminal)
     else:
         measured = measure_standard(contenders, given.pictures, given.features, plan, terminal)
-    unseen = not (met[OURS] or contenders[0].unknown)
-    points = points_of(measured, plan, len(pictures.train), task.headline, unseen=unseen, init_from=init_from)
+    points = points_of(
+        measured,
+        plan,
+        len(pictures.train),
+        task.headline,
+        groups=together(groups),
+        unseen=not (met[OURS] or contenders[0].unknown or leaks.copied.any()),
+        init_from=init_from,
+    )
 
     path = folder.evaluation / f"{name}.json"
     if path.exists():
@@ -117,7 +127,7 @@ def evaluate(
         "diptych": metadata.version("diptych"),
         "command": f"{shlex.join(['diptych', 'evaluate', str(run), data])} {config.words}",
         "run": str(run),
-        "data": _described(sources, pictures, task, contenders, met, leaks, card),
+        "data": _described(sources, pictures, task, contenders, met, leaks, said, card),
         **({} if task.kind == "classes" else {"task": task.kind}),
         "protocol": config.protocol,
         "settings": measured.settings
@@ -209,14 +219,11 @@ def _met(contenders: Sequence[Contender], given: Given, terminal: Terminal) -> d
     return found
 
 
-def _leaks(pretrained: Contender, sources: Sources, given: Given) -> Leaks:
+def _leaks(pretrained: Contender, tested: Sequence[str | None], sources: Sources, given: Given) -> Leaks:
     """Look for test pictures that the probes meet in training, too, as a copy, nearly so, or by their group."""
     pictures = given.pictures(pretrained)
     train, test = given.features(pretrained)
-    learned, tested = (
-        [source.group(place) for place in store.source_indices.tolist()]
-        for source, store in ((sources.train, pictures.train), (sources.test, pictures.test))
-    )
+    learned = groups_of(sources.train, pictures.train)
     return find_leaks(pictures.train, pictures.test, learned, tested, (train.values, test.values))
 
 
@@ -244,6 +251,7 @@ def _described(
     contenders: Sequence[Contender],
     met: Mapping[str, int],
     leaks: Leaks,
+    said: Sequence[str],
     card: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Say what was tested on, and what of it was not new to whom."""
@@ -257,7 +265,7 @@ def _described(
     probe = card.get("probe")
     if probe and probe["chose_weights"] and probe["fingerprint"] == sources.fingerprint:
         note += "; labels of this very data chose the weights (not those of its default test pictures)"
-    for sentence in leaks.sentences():
+    for sentence in said:
         note += f"; {sentence}"
     return {
         "name": sources.name,

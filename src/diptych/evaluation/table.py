@@ -128,22 +128,21 @@ def _cell(scores: Mapping[str, Any], headline: Headline) -> str:
     return f"{headline.number(scores[headline.key])} ({low}{' to ' if '-' in low + high else '-'}{high})"
 
 
+def saved_of(result: Mapping[str, Any], point: Mapping[str, Any], probe: str) -> str | None:
+    """Say what the labels of one budget are worth without pretraining; None where it has shown no gain there."""
+    saved = point["saved"].get(probe)
+    if not saved or point is result["curve"][-1] or point["gains"][saved["against"]][probe]["ci"][0] <= 0:
+        return None
+    if saved["labels"] is None:
+        worth = f"more than all {result['curve'][-1]['pictures']:,} labels"
+    else:
+        worth = f"{saved['labels']:,.0f} labels ({saved['factor']:.1f} times as many)"
+    return f"{point['pictures']:,} labels with pretraining are worth {worth} {BEFORE[saved['against']]}"
+
+
 def _saved(result: Mapping[str, Any]) -> list[str]:
-    """Say what the labels that were used are worth without pretraining."""
-    lines = []
-    for point in result["curve"][:-1]:
-        for probe, saved in point["saved"].items():
-            other = BEFORE[saved["against"]]
-            if point["gains"][saved["against"]][probe]["ci"][0] <= 0:
-                continue
-            if saved["labels"] is None:
-                worth = f"more than all {result['curve'][-1]['pictures']:,} labels"
-            else:
-                worth = f"{saved['labels']:,.0f} labels ({saved['factor']:.1f} times as many)"
-            lines.append(
-                f"{PROBE_NAMES[probe]}: {point['pictures']:,} labels with pretraining are worth {worth} {other}"
-            )
-    return lines
+    found = [(probe, saved_of(result, point, probe)) for point in result["curve"] for probe in point["saved"]]
+    return [f"{PROBE_NAMES[probe]}: {said}" for probe, said in found if said]
 
 
 def _align(rows: Sequence[Row]) -> list[str]:

@@ -27,6 +27,8 @@ YES_OR_NO = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "
 """What a cell of a label's own column may hold, in any case."""
 NAMED = 3
 """Labels that a sentence names."""
+LARGEST = 1e100
+"""Quantities beyond this are mistakes, and their squares are no numbers any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +136,8 @@ def read_targets(data: str, columns: Columns, sources: Sequence[Source]) -> Targ
     rows = [found[picture] for picture in pictures]
     if columns.kind == "regression":
         names = columns.names
-        values = torch.tensor([[_number(path, row, *pair) for pair in _named(row, columns)] for row in rows])
+        numbers = [[_number(path, row, *pair) for pair in _named(row, columns)] for row in rows]
+        values = torch.tensor(numbers, dtype=torch.float64)
     elif len(columns.names) > 1:
         names = columns.names
         values = torch.tensor([[_yes_or_no(path, row, *pair) for pair in _named(row, columns)] for row in rows])
@@ -143,7 +146,7 @@ def read_targets(data: str, columns: Columns, sources: Sequence[Source]) -> Targ
     return Targets(
         columns=columns,
         names=names,
-        values=values.double() if columns.kind == "regression" else values,
+        values=values,
         places={picture: place for place, picture in enumerate(pictures)},
     )
 
@@ -220,7 +223,7 @@ def _number(path: Path, row: _Row, name: str, cell: str) -> float:
         value = float(cell)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST:  # nor where it is none
         raise DataError(
             f"{path}, row {row.number}: {name} is '{cell}', which is no number to learn; write one, such as 3.5, or "
             "drop the row (words are classes: name their column label, and leave out --targets)"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diptych.evaluation.numbers.headline import Headline
-from diptych.evaluation.table import BEFORE, contender_names, headline_of
+from diptych.evaluation.table import BEFORE, contender_names, headline_of, saved_of
 from diptych.markup import get, section, text, tick_labels, ticks
 from diptych.reports.collect import Evaluation, Facts
 from diptych.reports.headlines import between, caption, gained, written
@@ -126,26 +126,12 @@ def _verdicts(result: dict[str, Any]) -> str:
     items = []
     for point in result["curve"]:
         style, sign = BADGES.get(point["verdict"]["outcome"], ("none", "?"))
-        said = f"{sign} {point['verdict']['outcome']}"
+        said, saved = f"{sign} {point['verdict']['outcome']}", saved_of(result, point, point["verdict"]["probe"])
+        worth = f" <b>{text(saved)}.</b>" if saved else ""
         items.append(
-            f'<li><span class="badge {style}">{text(said)}</span> {text(point["verdict"]["sentence"])}'
-            f"{_saved(point, result)}</li>"
+            f'<li><span class="badge {style}">{text(said)}</span> {text(point["verdict"]["sentence"])}{worth}</li>'
         )
     return f'<ul class="budgets">{"".join(items)}</ul>'
-
-
-def _saved(point: dict[str, Any], result: dict[str, Any]) -> str:
-    """Say what the labels are worth without pretraining, where pretraining helped at all."""
-    probe = point["verdict"]["probe"]
-    saved = point["saved"].get(probe)
-    if point["verdict"]["outcome"] != "helped" or not saved or point is result["curve"][-1]:
-        return ""
-    worth = (
-        f"more than all {result['curve'][-1]['pictures']:,}"
-        if saved["labels"] is None
-        else f"{saved['labels']:,.0f} ({saved['factor']:.1f} times as many)"
-    )
-    return f" <b>{point['pictures']:,} labels with pretraining are worth {text(worth)} {BEFORE[saved['against']]}.</b>"
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from string import Template
 from diptych.markup import date, style, text
 from diptych.reports import sections
 from diptych.reports.collect import Facts, collect
+from diptych.reports.each import each_section
 from diptych.reports.label_curve import labels_section
 from diptych.reports.verdict import UNKNOWN, verdict_section
 from diptych.runs import RunFolder, write_text
@@ -38,6 +39,7 @@ def render(report: Facts) -> str:
         sections.changed_section(report),
         sections.answers_section(report),
         sections.confusion_section(report),
+        each_section(report),
         sections.made_section(report),
     ]
     template = Template(Path(__file__).with_name("template.html").read_text(encoding="utf-8"))

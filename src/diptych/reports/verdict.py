@@ -150,6 +150,10 @@ def _basis(result: dict[str, Any]) -> str:
         ),
         ("Split", text(note[:1].upper() + note[1:])),
         ("Protocol", text(QUANTITIES if "targets" in data else PROTOCOLS.get(protocol, protocol))),
+        (
+            "Tested",
+            "once: whatever was chosen was chosen on training pictures, before the test pictures were predicted",
+        ),
         ("Settings", f'<span class="muted">{_settings(result)}</span>'),
         ("Repeat it", f"<code>{text(result['command'])}</code> ({text(duration(result['seconds']))})"),
     ]

@@ -174,6 +174,21 @@ def test_quantities_agree_with_their_formulas() -> None:
     assert measured.per_picture.mean().item() == pytest.approx(measured.r2, rel=1e-4)
 
 
+def test_what_a_picture_adds_to_r2_is_its_slope_by_the_picture_s_weight() -> None:
+    # the variance of the truth changes with the pictures drawn, too: errors over a fixed one promise too much
+    found, truth = quantities(40)
+    measured = regression_metrics(found, truth)
+    assert measured.per_picture is not None and measured.r2 is not None
+    for picture in range(0, 40, 7):
+        ends = []
+        for step in (1e-4, -1e-4):
+            weights = np.ones(40)
+            weights[picture] += step
+            ends.append(r2_score(truth, found, sample_weight=weights))
+        slope = 40 * (ends[0] - ends[1]) / 2e-4
+        assert measured.per_picture[picture].item() - measured.r2 == pytest.approx(slope, abs=1e-3)
+
+
 def test_the_mean_scores_nothing_and_the_truth_everything() -> None:
     _, truth = quantities(50)
     mean = regression_metrics(truth.mean(dim=0).expand(50, 2), truth)

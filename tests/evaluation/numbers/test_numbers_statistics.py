@@ -17,6 +17,7 @@ from diptych.evaluation.numbers.statistics import (
     labels_needed,
     mean_interval,
     paired_gain,
+    resampled_metric,
 )
 
 
@@ -275,10 +276,11 @@ def test_any_metric_can_be_resampled() -> None:
     def mean(values: Tensor) -> resampling.Metric:
         return lambda weights: weights @ values.T / weights.sum(dim=1, keepdim=True)
 
-    found, exact = bootstrap_metric(mean(x), 150), mean_interval(x)
+    drawn = [resampled_metric(mean(values), 150) for values in (x, y)]
+    found, exact = bootstrap_metric(drawn[0]), mean_interval(x)
     assert found.value == pytest.approx(exact.value)
     assert found.high - found.low == pytest.approx(exact.high - exact.low, rel=0.25)  # 500 draws against 4,000
-    gain, paired = bootstrap_gain(mean(x), mean(y), 150, scale=1), paired_gain(x, y, scale=1)
+    gain, paired = bootstrap_gain(*drawn, scale=1), paired_gain(x, y, scale=1)
     assert gain.points == pytest.approx(paired.points)
     assert gain.high - gain.low == pytest.approx(paired.high - paired.low, rel=0.25)
     assert excludes_zero(gain) == (gain.p_value < 0.05)
@@ -292,6 +294,69 @@ def test_draws_without_a_metric_are_left_out_and_bias_is_taken_off() -> None:
         share = (weights > 0).double().mean(dim=1)
         return share.where(weights @ rare > 0, torch.nan)[:, None]
 
-    found = bootstrap_metric(distinct, 20)
+    found = bootstrap_metric(resampled_metric(distinct, 20))
     assert found.value == 1
     assert found.low < 1 < found.high
+
+
+def grouped_answers(random: np.random.Generator, seeds: int, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """Correct answers (S, M) where a group's pictures are mostly right or mostly wrong, and the groups (M,)."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    skill = random.uniform(0.4, 1, len(sizes))
+    return torch.tensor(random.random((seeds, len(groups))) < skill[groups]), torch.tensor(groups)
+
+
+@pytest.mark.usefixtures("fewer_draws")
+@pytest.mark.parametrize(("seeds", "count"), [(1, 20), (3, 20), (1, 5)])
+def test_of_groups_whole_ones_are_drawn(seeds: int, count: int) -> None:
+    random = np.random.default_rng(0)
+    sizes = [10 + 5 * (number % 5) for number in range(count)]
+    alarms, false, covered = 0, 0, 0
+    for repeat in range(200):
+        (x, groups), (y, _) = (grouped_answers(random, seeds, sizes) for _ in range(2))
+        alarms += paired_gain(x, y, seed=repeat).p_value < 0.05
+        false += paired_gain(x, y, seed=repeat, groups=groups).p_value < 0.05
+        found = mean_interval(x, seed=repeat, groups=groups)
+        covered += found.low <= 0.7 <= found.high
+    assert alarms > 40  # what comes of taking them for independent
+    assert false <= 16 and covered >= 182
+
+
+def test_few_seeds_and_few_groups_have_students_interval() -> None:
+    ratios: dict[str, list[float]] = {"seeds": [], "groups": []}
+    for repeat in range(12):
+        random = np.random.default_rng(repeat)
+        own = torch.tensor(random.normal(size=6))
+        exact = 2 * t.ppf(0.975, 5) * own.std().item() / 6**0.5
+        rows = own[:, None] + 1e-4 * torch.tensor(random.normal(size=(6, 200)))
+        groups = torch.arange(6).repeat_interleave(7)
+        for name, found in (
+            ("seeds", mean_interval(rows, seed=repeat)),
+            ("groups", mean_interval(own[groups][None], seed=repeat, groups=groups)),
+        ):
+            ratios[name].append((found.high - found.low) / exact)
+    for several in ratios.values():
+        assert np.mean(several) == pytest.approx(1, abs=0.03)
+
+
+def test_one_picture_a_group_is_no_group() -> None:
+    x, y = two_contenders(np.random.default_rng(1), 3, 300, gain=0.05, differ=0.3)
+    alone = torch.arange(300)
+    for values in ((x, y), (x + 0.5, y + 0.25)):
+        plain, whole = (paired_gain(*values, groups=groups) for groups in (None, alone))
+        assert whole.points == pytest.approx(plain.points)
+        assert whole.high - whole.low == pytest.approx(plain.high - plain.low, rel=0.06)
+
+
+def test_a_resampled_metric_of_groups_is_that_of_whole_ones() -> None:
+    x, groups = grouped_answers(np.random.default_rng(2), 2, [12] * 25)
+    values = x.double() + 0.1  # neither 0 nor 1: without the pictures that are added to accuracies
+
+    def mean(weights: Tensor) -> Tensor:
+        for row in weights:
+            assert all(len(set(row[groups == group].tolist())) == 1 for group in range(25))
+        return weights @ values.T / weights.sum(dim=1, keepdim=True)
+
+    found, exact = bootstrap_metric(resampled_metric(mean, 300, groups=groups)), mean_interval(values, groups=groups)
+    assert found.value == pytest.approx(exact.value)
+    assert found.high - found.low == pytest.approx(exact.high - exact.low, rel=0.25)

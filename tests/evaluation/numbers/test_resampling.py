@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from diptych.evaluation.numbers.resampling import draws_of_metric, draws_of_patterns, p_value, percentiles
+from diptych.evaluation.numbers.resampling import draws_of_patterns, p_value, percentiles, resample
 
 
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.975])
@@ -24,7 +24,8 @@ def test_patterns_are_drawn_as_pictures_are() -> None:
     random = np.random.default_rng(0)
     correct = (random.random((4, 300)) < np.linspace(0.6, 0.75, 4)[:, None]).astype(float)
     columns = torch.tensor(correct.T)
-    values, by_picture = draws_of_metric(lambda weights: weights @ columns / 300, 300, 2000, seed=1)
+    drawn = resample(lambda weights: weights @ columns / 300, 300, 2000, seed=1)
+    values, by_picture = drawn.values, drawn.draws()
     by_pattern = draws_of_patterns(correct, seed=2)
     assert values == pytest.approx(correct.mean(axis=1))
     assert by_pattern.mean() == pytest.approx(by_picture.mean(), abs=0.005)

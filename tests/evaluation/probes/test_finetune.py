@@ -9,6 +9,7 @@ from torch import nn
 from diptych.errors import DataError
 from diptych.evaluation.probes import finetune as module
 from diptych.evaluation.probes.finetune import Lesson, choose_rate, finetune, steps_for
+from diptych.evaluation.probes.linear import hold_out
 from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing, prepared
 from diptych.seeding import ORDER, VIEWS, generator
 from diptych.views.config import ViewsConfig
@@ -80,6 +81,16 @@ def test_crops_are_flipped_as_the_run_does_and_never_recoloured():
 def test_the_rate_is_chosen_on_labelled_pictures_that_were_held_out():
     assert choose_rate(backbone(), lesson(), rates=(1e-7, 1e-2)) == 1e-2
     assert choose_rate(backbone(), lesson(), rates=(1e18, 1e-3)) == 1e-3  # which diverges
+
+
+def test_what_chooses_the_rate_is_not_learned_from():
+    task = lesson(steps=60)
+    kept, held = hold_out(task.labels, 0)
+    colours = torch.full((60, 3), 120.0)
+    colours[kept, task.labels[kept]] = 200
+    colours[held, task.labels[held]] = 20  # as no other class: easily learned, and never guessed
+    images = colours[:, :, None, None].expand(60, 3, SIZE, SIZE).byte()
+    assert choose_rate(backbone(), replace(task, images=images), rates=(1e-5, 1e-2)) == 1e-5
 
 
 def test_what_leaves_no_rate_to_choose_is_refused():

@@ -214,7 +214,7 @@ def _measured(candidate: Candidate, sample: Sample, origin: Origin, views: Views
 def _with_clid(offered: Sequence[Sequence[Scored]]) -> list[list[Scored]]:
     """Add CLID, which is known once all are."""
     flat = [scored.values for found in offered for scored in found]
-    parts = ([values[name] or 0.0 for values in flat] for name in ("learnability", "dimension"))
+    parts = ([values[name] for values in flat] for name in ("learnability", "dimension"))
     added = iter(clid(*parts))
     order = list(METRICS)
 

@@ -14,11 +14,12 @@ of each which way is better and where it is known to fail.
   a part of the mean variance of a feature and no absolute number, so that features of another scale get the same value;
   there are fewer than the paper's 50 views, as each of them costs a forward pass.
 - Cluster learnability and intrinsic dimension, which CLID joins (arXiv 2206.01251). The first is the accuracy of one
-  nearest neighbour on the clusters that k-means finds among the l2-normalised features, √N of them: one half of the
-  pictures learns, the other is judged. The second is TwoNN (Facco et al. 2017) without the tenth of the largest ratios.
-  The two have no common unit. Here each is standardised over the representations that are compared, then they are
-  added: their weights could only be learned from labels. So CLID is a rank among these representations and nothing by
-  itself.
+  nearest neighbour on the clusters that k-means finds among the l2-normalised features, √N of them. Deviation: one half
+  of the pictures learns and the other is judged, where the paper has a neighbour learn from all pictures before the
+  one that it is asked about, and so measures how fast it learns. The second is TwoNN (Facco et al. 2017)
+  without the tenth of the largest ratios. The two have no common unit. Here each is standardised over the
+  representations that are compared, then they are added: their weights could only be learned from labels. So CLID is a
+  rank among these representations and nothing by itself.
 - Alignment and uniformity (arXiv 2005.10242): see ``diagnostics``.
 
 Spectra are computed in float64, on the CPU: of many orders of magnitude, float32 keeps half.
@@ -138,20 +139,22 @@ METRICS = {
 def measure(features: Tensor, views: Tensor, seed: int) -> Values:
     """Return every metric of one representation, save CLID, which needs several.
 
+    Of a collapse, what learnability and alignment would praise is None: a constant is easily learned, and agrees.
+
     Args:
         features: ``(N, D)`` float32, of N ≥ 8 pictures as they are.
         views: ``(n, q, D)`` float32, of q ≥ 2 views of each of n ≥ 2 pictures.
         seed: of the clusters, and of the halves that learn them and are judged.
     """
+    collapsed = _is_point(features)
     return {
         "rankme": rankme(features),
         "alpha_req": alpha_req(features),
         "lidar": lidar(views),
-        "learnability": cluster_learnability(features, seed),
+        "learnability": None if collapsed else cluster_learnability(features, seed),
         "dimension": intrinsic_dimension(features),
-        "alignment": float(diagnostics.alignment(views[:, 0], views[:, 1])),
-        # Zeros have no direction and would pass for vectors at right angles.
-        "uniformity": 0.0 if _is_point(features) else float(diagnostics.uniformity(features[:PAIRED])),
+        "alignment": None if collapsed else float(diagnostics.alignment(views[:, 0], views[:, 1])),
+        "uniformity": float(diagnostics.uniformity(features[:PAIRED])),
     }
 
 
@@ -259,15 +262,18 @@ def intrinsic_dimension(features: Tensor) -> float:
     return float((x * y).sum() / x.square().sum()) if x.any() else float(features.shape[1])
 
 
-def clid(learnability: Sequence[float], dimension: Sequence[float]) -> list[float | None]:
+def clid(learnability: Sequence[float | None], dimension: Sequence[float | None]) -> list[float | None]:
     """Add cluster learnability and intrinsic dimension, each standardised over the representations that are compared.
 
     Returns:
-        A value for each: higher is better, 0 is their mean. None where there is only one.
+        A value for each: higher is better, 0 is their mean. None where one of the two is, or where there is only one.
     """
-    if len(learnability) < 2:
-        return [None] * len(learnability)
-    return [a + b for a, b in zip(_standardised(learnability), _standardised(dimension), strict=True)]
+    pairs = list(zip(learnability, dimension, strict=True))
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(known) < 2:
+        return [None] * len(pairs)
+    sums = (a + b for a, b in zip(*map(_standardised, zip(*known, strict=True)), strict=True))
+    return [None if None in pair else next(sums) for pair in pairs]
 
 
 def _standardised(values: Sequence[float]) -> list[float]:

@@ -122,7 +122,11 @@ class RegressionMetrics:
     rmse_per_target: list[float]
     spearman_per_target: list[float | None]
     per_picture: Tensor | None
-    """``(M,)`` float32 whose mean is ``r2``: 1 - squared error / variance, the mean over targets that vary."""
+    """``(M,)`` float32 whose mean is ``r2``, for its interval: what each picture adds, the mean over targets that vary.
+
+    That is 1 - e² / V + (1 - R²) · ((y - ȳ)² / V - 1) for an error e, with V the variance of the truth y: the first
+    order (infinitesimal jackknife, Efron 1982) of what R² becomes where pictures are drawn anew, and V with them.
+    """
 
     @property
     def headline(self) -> tuple[str, float | None]:
@@ -200,8 +204,7 @@ def regression_metrics(predictions: Tensor, truth: Tensor) -> RegressionMetrics:
     rmse = [float(root_mean_squared_error(*target)) for target in targets]
     ranks = [float(spearmanr(*target).statistic) if all(map(np.ptp, target)) else None for target in targets]
     varies = torch.tensor([value is not None for value in r2])
-    variance = true.var(dim=0, correction=0)
-    explained = (1 - (found - true).square() / variance)[:, varies].mean(dim=1).float() if varies.any() else None
+    explained = _shares_of_r2(found[:, varies], true[:, varies]).mean(dim=1).float() if varies.any() else None
     return RegressionMetrics(
         r2=_mean(r2),
         mae=float(np.mean(mae)),
@@ -213,6 +216,13 @@ def regression_metrics(predictions: Tensor, truth: Tensor) -> RegressionMetrics:
         spearman_per_target=ranks,
         per_picture=explained,
     )
+
+
+def _shares_of_r2(found: Tensor, true: Tensor) -> Tensor:
+    """Return ``(M, T)``: see ``RegressionMetrics.per_picture``."""
+    variance = true.var(dim=0, correction=0)
+    missed, spread = (found - true).square() / variance, (true - true.mean(dim=0)).square() / variance
+    return 1 - missed + missed.mean(dim=0) * (spread - 1)
 
 
 def macro_average_precision(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
 Two things are drawn by chance: which pictures are tested on, and the seeds (which labels were learnt from, how the
 probe began). ``resampling`` draws both anew. Accuracies near an edge have too little spread for that, or none. With
-several seeds, pictures are added as Agresti and Coull (1998) add them to one accuracy (two that all seeds get right,
-two that none does) and Bonett and Price (2012) to a difference (one gained, one lost). With one seed nothing is drawn,
-and intervals cover the choice of test pictures alone: see ``mean_interval`` and ``paired_gain``.
+several seeds, or groups, pictures are added as Agresti and Coull (1998) add them to one accuracy (two that all seeds
+get right, two that none does) and Bonett and Price (2012) to a difference (one gained, one lost). With one seed and no
+groups nothing is drawn, and intervals cover the choice of test pictures alone: see ``mean_interval`` and
+``paired_gain``. Where test pictures belong to groups, which of these were drawn is the chance that counts.
 
 Simulated at 95 %, intervals cover 93 of 100 or more whether pictures, seeds or both together make the noise
 (``tests/evaluation/test_statistics.py``). The price is width with few seeds: two know hardly anything of a third, and
@@ -18,6 +19,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import bdtr  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -26,11 +28,12 @@ from diptych.evaluation.numbers.resampling import (
     METRIC_RESAMPLES,
     Array,
     Metric,
+    Resampled,
     draws_of_means,
-    draws_of_metric,
     draws_of_patterns,
     p_value,
     percentiles,
+    resample,
 )
 
 POWER = 0.8
@@ -81,7 +84,7 @@ class Gain:
         }
 
 
-def mean_interval(correct: Tensor, level: float = 0.95, seed: int = 0) -> Estimate:
+def mean_interval(correct: Tensor, level: float = 0.95, seed: int = 0, groups: Tensor | None = None) -> Estimate:
     """Estimate an accuracy, or the mean of another number that every test picture has.
 
     One seed's accuracy has Wilson's interval.
@@ -90,11 +93,15 @@ def mean_interval(correct: Tensor, level: float = 0.95, seed: int = 0) -> Estima
         correct: ``(S, M)``, bool or float: of S seeds on the same M pictures.
         level: coverage, 0..1.
         seed: of the draws.
+        groups: see ``resampling.resample``.
     """
     values = _array(correct)
     value = float(values.mean())
     if not _is_binary(values):
-        low, high = percentiles(draws_of_means(values, seed), level)
+        low, high = percentiles(draws_of_means(values, seed, groups), level)
+    elif groups is not None:
+        low, high = percentiles(draws_of_means(_with_pictures(values, (1, 1, 0, 0)), seed, _added(groups, 4)), level)
+        low, high = max(0.0, low), min(1.0, high)
     elif len(values) == 1:
         interval = wilson(int(values.sum()), values.shape[1], level)
         low, high = interval.low, interval.high
@@ -104,12 +111,19 @@ def mean_interval(correct: Tensor, level: float = 0.95, seed: int = 0) -> Estima
     return Estimate(value=value, low=min(low, value), high=max(high, value), level=level)
 
 
-def paired_gain(first: Tensor, second: Tensor, level: float = 0.95, seed: int = 0, scale: float = 100) -> Gain:
+def paired_gain(
+    first: Tensor,
+    second: Tensor,
+    level: float = 0.95,
+    seed: int = 0,
+    scale: float = 100,
+    groups: Tensor | None = None,
+) -> Gain:
     """Compare two contenders picture by picture and seed by seed.
 
-    With one seed the p-value is exact McNemar's and the interval Bonett and Price's. The two can disagree at a
-    borderline, where the more cautious is believed: p is the larger of both tests', and an interval that excludes 0
-    against p is stretched to end at 0.
+    With one seed, and no groups, the p-value is exact McNemar's and the interval Bonett and Price's. The two can
+    disagree at a borderline, where the more cautious is believed: p is the larger of both tests', and an interval that
+    excludes 0 against p is stretched to end at 0.
 
     Args:
         first: ``(S, M)``, bool or float, higher is better: of S seeds on the same M pictures.
@@ -117,42 +131,46 @@ def paired_gain(first: Tensor, second: Tensor, level: float = 0.95, seed: int = 
         level: coverage, 0..1.
         seed: of the draws.
         scale: 100 makes percentage points of accuracies; 1 leaves another number in its unit.
+        groups: see ``resampling.resample``.
     """
     a, b = _array(first), _array(second)
     assert a.shape == b.shape
     if not (_is_binary(a) and _is_binary(b)):
-        return _gain_from(draws_of_means(a - b, seed), float((a - b).mean()), level, scale)
+        return _gain_from(draws_of_means(a - b, seed, groups), float((a - b).mean()), level, scale)
+    if groups is not None:
+        draws = draws_of_means(_with_pictures(a - b, (1, -1)), seed, _added(groups, 2))
+        return _gain_from(draws.clip(-1, 1), float((a - b).mean()), level, scale)
     if len(a) == 1:
         return _mcnemar(int(((a - b) > 0).sum()), int(((a - b) < 0).sum()), a.shape[1], level, scale)
     draws = draws_of_patterns(_with_pictures(a - b, (1, -1)), seed)
     return _gain_from(draws.clip(-1, 1), float((a - b).mean()), level, scale)
 
 
-def bootstrap_metric(metric: Metric, total: int, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Estimate a metric that is no mean over pictures, such as an average precision.
+def resampled_metric(metric: Metric, total: int, seed: int = 0, groups: Tensor | None = None) -> Resampled:
+    """Draw a metric that is no mean over pictures, such as an average precision: see ``resampling.resample``."""
+    return resample(metric, total, METRIC_RESAMPLES, seed, groups)
+
+
+def bootstrap_metric(drawn: Resampled, level: float = 0.95) -> Estimate:
+    """Estimate a metric that is no mean over pictures.
 
     Draws without a metric (a class that was not drawn) are left out. The others are moved so that their mean is the
     metric of all pictures: metrics that are not linear, such as ECE, change by being resampled, which says nothing of
     the test set.
 
     Args:
-        metric: finite for weights of one.
-        total: M, test pictures.
+        drawn: from ``resampled_metric``.
         level: coverage, 0..1.
-        seed: of the draws.
     """
-    values, draws = draws_of_metric(metric, total, METRIC_RESAMPLES, seed)
-    value = float(values.mean())
-    low, high = percentiles(draws, level)
+    value = float(drawn.values.mean())
+    low, high = percentiles(drawn.draws(), level)
     return Estimate(value=value, low=min(low, value), high=max(high, value), level=level)
 
 
-def bootstrap_gain(
-    first: Metric, second: Metric, total: int, level: float = 0.95, seed: int = 0, scale: float = 100
-) -> Gain:
-    """Compare two contenders by a metric that is no mean over pictures; for the arguments see ``paired_gain``."""
-    values, draws = draws_of_metric(lambda weights: first(weights) - second(weights), total, METRIC_RESAMPLES, seed)
-    return _gain_from(draws, float(values.mean()), level, scale)
+def bootstrap_gain(first: Resampled, second: Resampled, level: float = 0.95, scale: float = 100) -> Gain:
+    """Compare two contenders by a metric that is no mean over pictures, drawn for both with the same seed."""
+    difference = first.minus(second)
+    return _gain_from(difference.draws(), float(difference.values.mean()), level, scale)
 
 
 def labels_needed(curve: Sequence[tuple[float, float]], accuracy: float) -> float | None:
@@ -227,6 +245,11 @@ def _gain(value: float, low: float, high: float, p: float, level: float, scale: 
 def _with_pictures(values: Array, added: Sequence[float]) -> Array:
     """Append pictures ``(S, M)`` → ``(S, M + A)`` to which every seed gives the same."""
     return np.concatenate([values, np.tile(np.asarray(added, dtype=np.float64), (len(values), 1))], axis=1)
+
+
+def _added(groups: Tensor, count: int) -> Tensor:
+    """Append pictures that stand for themselves."""
+    return torch.cat([groups, int(groups.max()) + 1 + torch.arange(count)])
 
 
 def _array(values: Tensor) -> Array:
