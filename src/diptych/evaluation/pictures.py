@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -81,6 +82,8 @@ def open_labelled(
             classes without training pictures; or what the columns hold cannot be learned.
     """
     splits = tiled(open_data(data, data_dir), tile)
+    if splits.test is None:
+        _refuse_empty_test(Path(data) / "test", splits.train)
     train, test = (_drawn(source, limit) for source in (splits.train, splits.test or splits.train))
     targets = None
     if columns is not None:
@@ -178,6 +181,14 @@ def _names(source: Source) -> list[str]:
     """The class of each picture, by name: train/ and test/ may number their classes differently."""
     labels = [source.label(index) for index in range(len(source))]
     return [source.classes[label] for label in labels if label is not None]
+
+
+def _refuse_empty_test(folder: Path, train: Source) -> None:
+    """Refuse to split at random where somebody meant to say what to test on."""
+    if folder.is_dir() and not any(train.name_of(index).startswith("test/") for index in range(len(train))):
+        raise DataError(
+            f"{folder} holds no pictures: put those to test on there, or remove the folder to have a fifth drawn"
+        )
 
 
 def _refuse_unlabelled(source: Source, found: str) -> None:
