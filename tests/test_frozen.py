@@ -19,6 +19,7 @@ from diptych.frozen import (
     random_twin,
     save_backbone,
     save_weights,
+    weights_digest,
 )
 from diptych.runs import RunFolder, write_json
 
@@ -266,3 +267,18 @@ def test_a_run_that_has_not_finished_is_told_how_to_go_on(tmp_path, call):
 @pytest.mark.parametrize("call", [load, load_initial, random_twin])
 def test_no_run_at_all(tmp_path, call):
     assert "there is no run folder" in refusal(call, tmp_path / "none")
+
+
+def test_a_digest_tells_weights_apart():
+    module, _ = trained()
+    digest = weights_digest(module)
+    assert len(digest) == 64 and digest == weights_digest(module.to(memory_format=torch.channels_last))
+    buffer = next(name for name, _ in module.named_buffers() if name.endswith("running_var"))
+    for name in (next(iter(module.state_dict())), buffer):
+        before = module.state_dict()[name].clone()
+        module.state_dict()[name][0] += 1e-3
+        assert weights_digest(module) != digest
+        module.state_dict()[name].copy_(before)
+    assert weights_digest(module) == digest
+    assert weights_digest(initial_backbone("resnet20v2", SIZE, SEED)[0]) != digest
+    assert weights_digest(torch.nn.ReLU()) != weights_digest(torch.nn.Linear(1, 1))

@@ -4,7 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diptych.api import FrozenBackbone, RunResult, audit, evaluate, load, pretrain, preview, report, resume, select
+    from diptych.api import (
+        FrozenBackbone,
+        RunResult,
+        audit,
+        compare,
+        duplicates,
+        embed,
+        evaluate,
+        load,
+        outliers,
+        pretrain,
+        preview,
+        read_vectors,
+        report,
+        resume,
+        search,
+        select,
+        select_labels,
+    )
     from diptych.errors import UserError
 
 __all__ = [
@@ -13,13 +31,19 @@ __all__ = [
     "UserError",
     "audit",
     "compare",
+    "duplicates",
+    "embed",
     "evaluate",
     "load",
+    "outliers",
     "pretrain",
     "preview",
+    "read_vectors",
     "report",
     "resume",
+    "search",
     "select",
+    "select_labels",
 ]
 
 

@@ -6,6 +6,9 @@
 >>> proof["verdict"]["sentence"]
 >>> backbone = diptych.load("runs/mine")
 >>> backbone.embed(["a.jpg", "b.jpg"])  # (2, 256) float32
+>>> diptych.embed("runs/mine", "pictures/", "vectors.parquet")
+>>> vectors = diptych.read_vectors("vectors.parquet")
+>>> diptych.search(vectors, "query.jpg", k=5).hits
 """
 
 import shlex
@@ -42,23 +45,42 @@ from diptych.training.run import pretrain as _pretrain
 from diptych.training.run import resume as _resume
 from diptych.training.run import sample_views
 from diptych.training.warm import settings_of
+from diptych.vectors.duplicates import Duplicates, duplicates
+from diptych.vectors.embed import Embedded, EmbedConfig
+from diptych.vectors.embed import embed as _embed
+from diptych.vectors.outliers import Outliers, outliers
+from diptych.vectors.search import Found, search
+from diptych.vectors.select_labels import Chosen, select_labels
+from diptych.vectors.table import Vectors, read_vectors
 from diptych.views.config import ViewsConfig
 from diptych.views.policies import POLICIES
 
 __all__ = [
+    "Chosen",
+    "Duplicates",
+    "Embedded",
+    "Found",
     "FrozenBackbone",
+    "Outliers",
     "RunResult",
     "Selection",
+    "Vectors",
     "audit",
     "compare",
+    "duplicates",
+    "embed",
     "evaluate",
     "load",
     "order",
+    "outliers",
     "pretrain",
     "preview",
+    "read_vectors",
     "report",
     "resume",
+    "search",
     "select",
+    "select_labels",
 ]
 
 Setting = str | int | float | bool | None | tuple[float, ...]
@@ -338,6 +360,31 @@ def select(
         device=device,
         terminal=terminal or Terminal(quiet=True),
     )
+
+
+def embed(
+    run: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+    **settings: Setting,
+) -> Embedded:
+    """Write the vectors of all pictures of ``data`` to ``out``, or go on with it where it was interrupted.
+
+    Args:
+        run: a finished run.
+        data: as for ``pretrain``, save tar shards.
+        out: ``NAME.parquet`` or ``NAME.npy``; ``read_vectors`` reads it.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+        settings: of ``diptych.vectors.embed.EmbedConfig``, such as ``features="grid"``, ``dtype="float16"``.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    return _embed(run, str(data), out, with_settings(EmbedConfig(), settings), device=device, terminal=terminal)
 
 
 def preview(

@@ -19,6 +19,14 @@ COMMANDS = {
     "watch": "watching",
     "compare": "judging",
     "select": "judging",
+    "embed": "vectors",
+    "search": "vectors",
+    "duplicates": "vectors",
+    "outliers": "vectors",
+    "select-labels": "vectors",
+    "explore": "handing_on",
+    "export": "handing_on",
+    "push": "handing_on",
     "methods": "lists",
     "recipes": "lists",
 }
@@ -35,6 +43,14 @@ diptych: learn image representations from unlabeled pictures, and prove whether 
   diptych watch RUN                     a live view of a run, going on or over
   diptych compare RUN RUN               runs side by side: what differs, what came of it; --out draws their curves
   diptych select RUN [RUN ...]          choose a checkpoint, or among runs, without labels
+  diptych embed RUN DATA --out FILE     any number of pictures as vectors, in Parquet or .npy
+  diptych search VECTORS QUERY          the pictures most like one: a file, or one of the set by its name
+  diptych duplicates VECTORS            groups of near-duplicates, and which to keep
+  diptych outliers VECTORS              what is odd
+  diptych select-labels VECTORS         what to label first: --budget 200
+  diptych explore RUN DATA              the map of your pictures, in the browser
+  diptych export RUN --to FORM          hand the backbone on: timm, safetensors, onnx or torch-export
+  diptych push RUN USER/NAME            to the Hugging Face hub, with a model card
   diptych methods                       ways to learn: the idea, what each needs, what it was measured to do
   diptych recipes                       the recipes: what each is for, what it was measured to do
 
@@ -84,5 +100,5 @@ def _run(words: list[str]) -> int:
 
 def command(name: str) -> Callable[[list[str]], int]:
     """Return the function of a command, which loads torch."""
-    found: Callable[[list[str]], int] = getattr(import_module(f"diptych.commands.{COMMANDS[name]}"), name)
+    found: Callable[[list[str]], int] = getattr(import_module(f"diptych.commands.{COMMANDS[name]}"), name.replace("-", "_"))
     return found

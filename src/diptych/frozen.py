@@ -3,6 +3,8 @@
 ``backbone.safetensors`` holds the weights, ``backbone.json`` all that is needed to rebuild the network around them.
 """
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +104,7 @@ class FrozenBackbone:
             features: which numbers of the network; by default those that it returns.
 
         Returns:
-            ``(N, width(features))`` float32 on the CPU, not normalised.
+            ``(N, width(features))`` float32 on the CPU, not normalised; cells are in the order of ``shape``.
 
         Raises:
             DataError: the tensor has another shape or type.
@@ -121,7 +123,8 @@ class FrozenBackbone:
             )
         if not len(pictures):
             return torch.empty(0, self.width(features))
-        return torch.cat([self._features(part, features) for part in torch.split(pictures, batch_size)])
+        parts = torch.split(pictures, batch_size)
+        return torch.cat([self._features(part, features).flatten(1) for part in parts])
 
     @torch.inference_mode()
     def width(self, features: FeatureChoice = POOLED) -> int:
@@ -130,11 +133,18 @@ class FrozenBackbone:
         Raises:
             ConfigError: the network has no such features.
         """
-        if features == POOLED:
-            return self.num_features
+        return self.num_features if features == POOLED else math.prod(self.shape(features))
+
+    @torch.inference_mode()
+    def shape(self, features: FeatureChoice) -> tuple[int, ...]:
+        """Return the shape of a picture's features before they are one row: ``(D,)``, of cells ``(C, h, w)``.
+
+        Raises:
+            ConfigError: the network has no such features.
+        """
         size, wanted = self.preprocessing.image_size, self.preprocessing.pixels
         black = torch.zeros(1, wanted.channels, size, size, dtype=getattr(torch, wanted.depth))
-        return self._features(black, features).shape[1]
+        return tuple(self._features(black, features).shape[1:])
 
     def _features(self, pictures: Tensor, choice: FeatureChoice) -> Tensor:
         values = prepared(pictures, self.preprocessing, self.device)
@@ -207,6 +217,19 @@ def serialized(weights: Mapping[str, Tensor]) -> bytes:
     """Return the bytes of the safetensors file that holds ``weights``: the same for the same weights."""
     # safetensors' save_file would make a file that only its owner may read.
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return a hash of all weights and buffers, by name: it tells whose features two sets of vectors are.
+
+    Returns:
+        64 hexadecimal digits of SHA-256, the same on every device and however the tensors lie in memory.
+    """
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def load(run: str | Path, device: str = "auto") -> FrozenBackbone:

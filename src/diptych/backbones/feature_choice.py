@@ -8,6 +8,8 @@
 - ``grid``: the last cells averaged over 2 × 2 quarters, ``4 · C`` numbers: roughly where things are, too.
 - ``tokens``: the mean of the last patch tokens, without the class token and registers; of transformers, and of
   ``patches``, whose nine cells it averages.
+- ``cells``: the last cells themselves, flattened; of a transformer its patch tokens in their places. Many numbers:
+  ``C · h · w``.
 
 *Cells* are the positions ``(B, C, h, w)`` of the last feature map, or patch tokens in their places. timm's last cells
 are those of ``forward_features``: after a transformer's last norm, but before what some networks have between cells
@@ -33,7 +35,7 @@ from diptych.backbones.cifar_resnet import CifarResNetV2
 from diptych.backbones.patches import GRID, PatchNetwork
 from diptych.errors import ConfigError, suggest
 
-FeatureKind: TypeAlias = Literal["pooled", "multicrop", "grid", "tokens"]
+FeatureKind: TypeAlias = Literal["pooled", "multicrop", "grid", "tokens", "cells"]
 
 CROP = 7 / 8
 """Side of a crop, as a fraction of the picture's."""
@@ -61,7 +63,7 @@ def parse_choice(features: str = "pooled", layer: str | None = None) -> FeatureC
     """Read what was typed after ``--features`` and ``--layer``.
 
     Args:
-        features: pooled, multicrop, grid or tokens.
+        features: pooled, multicrop, grid, tokens or cells.
         layer: a whole number or a name; which ones there are is known only to the network.
 
     Raises:
@@ -80,7 +82,7 @@ def features_of(module: nn.Module, values: Tensor, choice: FeatureChoice) -> Ten
         choice: which ones.
 
     Returns:
-        ``(B, D)``; a grid's numbers are ordered by channel, then row, then column.
+        ``(B, D)``; a grid's numbers are ordered by channel, then row, then column. Of cells ``(B, C, h, w)``.
 
     Raises:
         ConfigError: the network has none of them; the text says what it has.
@@ -92,6 +94,8 @@ def features_of(module: nn.Module, values: Tensor, choice: FeatureChoice) -> Ten
     if choice.kind == "tokens" and not (isinstance(module, PatchNetwork) or hasattr(module, "num_prefix_tokens")):
         raise ConfigError("--features tokens: this backbone has no patch tokens: choose pooled, multicrop or grid")
     cells = _last_cells(module, values) if choice.layer is None else _inner(module, values, choice.layer)[0]
+    if choice.kind == "cells":
+        return cells
     if choice.kind == "tokens":
         return cells.mean(dim=(2, 3))
     if min(cells.shape[2:]) < QUARTERS:

@@ -29,6 +29,14 @@ USAGE = {
     "watch": "diptych watch RUN",
     "compare": "diptych compare RUN RUN",
     "select": "diptych select RUN",
+    "embed": "diptych embed RUN DATA --out FILE.parquet",
+    "search": "diptych search VECTORS QUERY",
+    "duplicates": "diptych duplicates VECTORS",
+    "outliers": "diptych outliers VECTORS",
+    "select-labels": "diptych select-labels VECTORS --budget 200",
+    "explore": "diptych explore RUN DATA",
+    "export": "diptych export RUN --to onnx --out FILE",
+    "push": "diptych push RUN USER/NAME",
     "methods": "diptych methods",
     "recipes": "diptych recipes",
 }
@@ -69,7 +77,7 @@ def parse_known(command: str, cls: type[T], words: list[str], default: T | None 
     lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
     told = " ".join(lines[: lines.index("")] if "" in lines else lines)
     if told.startswith("Missing from"):
-        told = f"{' and '.join(re.findall('RUN|DATA', told.partition(':')[2]))} missing"
+        told = f"{' and '.join(re.findall('RUN|DATA|VECTORS|QUERY|REPO', told.partition(':')[2]))} missing"
     elif wrong := re.match(r"Error parsing (--\S+): (no type|invalid literal|could not)", told):
         flag = wrong[1]
         value = words[words.index(flag) + 1] if flag in words[:-1] else ""

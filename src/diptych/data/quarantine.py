@@ -62,7 +62,7 @@ class Quarantine:
         more = f"; and {len(self) - SHOWN} more" if len(self) > SHOWN else ""
         raise DataError(
             f"{len(self)} of {self.total} pictures cannot be read, more than --max-bad {self.max_bad:g} allows: "
-            f"{shown}{more}. {typed('diptych audit', self.data)} lists them all; to learn without them type "
+            f"{shown}{more}. {typed('diptych audit', self.data)} lists them all; to go on without them type "
             f"--max-bad {enough(len(self), self.total):g}"
         )
 

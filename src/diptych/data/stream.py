@@ -183,7 +183,7 @@ class StreamLoader:
         more = f"; and {len(self._told) - SHOWN} more" if len(self._told) > SHOWN else ""
         raise DataError(
             f"{self._bad} of the {self._read} pictures read so far cannot be read, more than --max-bad "
-            f"{self._max_bad:g} allows: {shown}{more}; to learn without them type --max-bad with a larger share"
+            f"{self._max_bad:g} allows: {shown}{more}; to go on without them type --max-bad with a larger share"
         )
 
 

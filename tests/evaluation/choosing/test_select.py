@@ -15,7 +15,7 @@ from diptych.evaluation.choosing import candidates as offers
 from diptych.evaluation.choosing import sample as sampling
 from diptych.evaluation.choosing.candidates import candidates, kept_prefix, read_origin
 from diptych.evaluation.choosing.sample import read_sample, shared_views, view_features
-from diptych.evaluation.choosing.select import TRUST, select
+from diptych.evaluation.choosing.select import DEFAULT, TRUST, select
 from diptych.evaluation.choosing.select_text import as_text
 from diptych.evaluation.choosing.unlabelled import METRICS, clid, measure
 from diptych.frozen import load
@@ -308,7 +308,7 @@ def test_a_table_has_a_line_for_each_checkpoint_best_run_first(chosen, runs):
 
 def test_a_run_alone_is_chosen_from_and_clid_has_nothing_to_compare(runs):
     found = select([runs[1]], device="cpu", pictures=16)
-    assert found.metric == "lidar" and found.sentence.endswith("; there is no other.") and found.pictures == 16
+    assert found.metric == DEFAULT and found.sentence.endswith("; there is no other.") and found.pictures == 16
     assert found.runs[0].best.values["clid"] is None
     with pytest.raises(ConfigError, match="clid compares several, and there is one: choose another, such as rankme"):
         select([runs[1]], metric="clid", device="cpu")
