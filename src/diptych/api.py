@@ -27,8 +27,13 @@ from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.online import Online, read_probe
 from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
+from diptych.evaluation.table import as_text as _as_text
 from diptych.figures import is_ours, policy_sheet, view_pairs
 from diptych.frozen import FrozenBackbone, load
+from diptych.handoff.export import Exported, export
+from diptych.handoff.push import Pushed
+from diptych.handoff.push import push as _push
+from diptych.handoff.weights import read_backbone
 from diptych.methods import ALL_METHODS
 from diptych.progress import Terminal
 from diptych.recipes.book import DEFAULT, recipe, skeleton
@@ -46,7 +51,7 @@ from diptych.training.run import resume as _resume
 from diptych.training.run import sample_views
 from diptych.training.warm import settings_of
 from diptych.vectors.duplicates import Duplicates, duplicates
-from diptych.vectors.embed import Embedded, EmbedConfig
+from diptych.vectors.embed import EmbedConfig, Embedded
 from diptych.vectors.embed import embed as _embed
 from diptych.vectors.outliers import Outliers, outliers
 from diptych.vectors.search import Found, search
@@ -59,9 +64,11 @@ __all__ = [
     "Chosen",
     "Duplicates",
     "Embedded",
+    "Exported",
     "Found",
     "FrozenBackbone",
     "Outliers",
+    "Pushed",
     "RunResult",
     "Selection",
     "Vectors",
@@ -70,11 +77,14 @@ __all__ = [
     "duplicates",
     "embed",
     "evaluate",
+    "export",
     "load",
     "order",
     "outliers",
     "pretrain",
     "preview",
+    "push",
+    "read_backbone",
     "read_vectors",
     "report",
     "resume",
@@ -385,6 +395,45 @@ def embed(
         UserError: with one line that says what to change.
     """
     return _embed(run, str(data), out, with_settings(EmbedConfig(), settings), device=device, terminal=terminal)
+
+
+def push(
+    run: str | Path,
+    repo: str,
+    *,
+    dry_run: str | Path | None = None,
+    licence: str | None = None,
+    public: bool = False,
+    data: str | None = None,
+    data_dir: str | None = None,
+    terminal: Terminal | None = None,
+) -> Pushed:
+    """Send the backbone of a run to the Hugging Face hub, with a model card that says what was measured.
+
+    Args:
+        run: a finished run.
+        repo: ``USER/NAME``; one that is not there is made.
+        dry_run: a folder to write what would be sent to, and nothing is sent.
+        licence: under which others may use the weights.
+        public: one that is made can be seen by everybody.
+        data: pictures to compare on; the run's own, or else the bundled photographs, if None.
+        data_dir: where the archive of a named data set lies.
+        terminal: where to speak; silent if None.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    return _push(
+        run,
+        repo,
+        told=_as_text,
+        dry_run=dry_run,
+        licence=licence,
+        public=public,
+        data=data,
+        data_dir=data_dir,
+        terminal=terminal,
+    )
 
 
 def preview(

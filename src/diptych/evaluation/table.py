@@ -52,7 +52,7 @@ def as_text(result: Mapping[str, Any]) -> str:
             f"{PROBE_NAMES[p]} {d['detectable']:.{headline.decimals}f}" for p, d in result["differences"].items()
         )
         lines.append(f"A gain that would have been found in 4 of 5 such evaluations, in {headline.gains}: {smallest}")
-    for key, found in result["gains"].items():
+    for key, found in result.get("gains", {}).items():
         for probe, d in found.items():
             if key != compared_with(result, probe):
                 lines.append(
@@ -75,7 +75,8 @@ def as_text(result: Mapping[str, Any]) -> str:
 
 def _gain(d: Mapping[str, Any], headline: Headline) -> str:
     gain, low, high = (headline.signed(value) for value in (d["points"], *d["ci"]))
-    return f"{gain}{headline.unit} ({100 * d['level']:.3g} % interval {low} to {high}, p {_p(d['p_value'])})"
+    p = f", p {_p(d['p_value'])}" if "p_value" in d else ""  # results of before p-values were given have none
+    return f"{gain}{headline.unit} ({100 * d['level']:.3g} % interval {low} to {high}{p})"
 
 
 def _p(value: float) -> str:

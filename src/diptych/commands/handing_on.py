@@ -1,0 +1,100 @@
+"""Commands that hand on what was learned: ``explore``, ``export``, ``push``."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from diptych import api
+from diptych.commands.parsing import Folder, Switch, parse, tell
+from diptych.config import to_dict
+from diptych.progress import Terminal
+
+Text = Annotated[str | None, arg(metavar="TEXT")]
+Data = Annotated[str | None, arg(metavar="DATA")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArgs:
+    """Hand the backbone on as one file (a folder for timm), which carries how pictures are brought to it."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A finished run."""
+    to: Annotated[str, arg(metavar="FORM")]
+    """timm, safetensors, onnx or torch-export."""
+    out: Annotated[str, arg(metavar="FILE")]
+    """NAME.safetensors, NAME.onnx or NAME.pt2; of timm's form, a folder."""
+    licence: Text = None
+    """Under which others may use the weights; `not stated` if not given."""
+    data: Data = None
+    """Pictures to compare on; the run's own, or else the bundled photographs, if not given."""
+    data_dir: Folder = None
+    """Where the archive of a named data set lies."""
+    overwrite: Switch = False
+    """Replace what an earlier export left at --out."""
+    seed: int = 0
+    """Accepted by every command; an export draws nothing at random."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def export(words: list[str]) -> int:
+    """Run `diptych export`; returns the exit code."""
+    args = parse("export", ExportArgs, words)
+    done = api.export(
+        args.run,
+        args.out,
+        to=args.to,
+        licence=args.licence,
+        data=args.data,
+        data_dir=args.data_dir,
+        overwrite=args.overwrite,
+        terminal=Terminal(),
+    )
+    text = (
+        f"{done.path}: {done.sentence} ({done.compared_on})\nLicence: {done.card.licence}. It takes {done.card.takes}"
+    )
+    tell(args.json, to_dict(done) | {"path": str(done.path)}, text)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushArgs:
+    """Send the backbone to the Hugging Face hub, with a model card that says what was measured."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A finished run."""
+    repo: Annotated[Positional[str], arg(metavar="REPO")]
+    """The repository, USER/NAME; one that is not there is made."""
+    dry_run: Folder = None
+    """Write what would be sent to this folder, and send nothing."""
+    public: Switch = False
+    """A repository that is made can be seen by everybody; without it, it is private."""
+    licence: Text = None
+    """Under which others may use the weights; `not stated` if not given."""
+    data: Data = None
+    """Pictures to compare on; the run's own, or else the bundled photographs, if not given."""
+    data_dir: Folder = None
+    """Where the archive of a named data set lies."""
+    seed: int = 0
+    """Accepted by every command; nothing is drawn at random."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def push(words: list[str]) -> int:
+    """Run `diptych push`; returns the exit code."""
+    args = parse("push", PushArgs, words)
+    done = api.push(
+        args.run,
+        args.repo,
+        dry_run=args.dry_run,
+        public=args.public,
+        licence=args.licence,
+        data=args.data,
+        data_dir=args.data_dir,
+        terminal=Terminal(),
+    )
+    value = to_dict(done) | {"folder": str(done.folder) if done.folder else None}
+    tell(args.json, value, f"{done.address or done.folder}: {done.sentence}")
+    return 0
