@@ -7,6 +7,7 @@ from PIL import Image
 from torch.nn import functional
 
 from diptych.backbones.feature_choice import FeatureChoice, features_of
+from diptych.backbones.pyramid import pyramid
 from diptych.data.decoding.decode import BadPicture, fit
 from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.frozen import (
@@ -282,3 +283,23 @@ def test_a_digest_tells_weights_apart():
     assert weights_digest(module) == digest
     assert weights_digest(initial_backbone("resnet20v2", SIZE, SEED)[0]) != digest
     assert weights_digest(torch.nn.ReLU()) != weights_digest(torch.nn.Linear(1, 1))
+
+
+def test_features_are_maps_of_prepared_pictures(tmp_path):
+    backbone = load(make_run(tmp_path / "run"), "cpu")
+    pictures = torch.randint(0, 256, (5, 3, 24, 16), dtype=torch.uint8)
+    found = backbone.features(pictures, batch_size=2)
+    expected = pyramid(backbone.module, prepared(pictures, backbone.preprocessing, torch.device("cpu")))
+    assert found.strides == (1, 1, 2, 4) and found.names == expected.names
+    for ours, theirs in zip(found.maps, expected.maps, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)  # batches of other sizes add in another order
+    gray = [np.zeros((40, 30, 3), np.uint8)]
+    own = backbone.features(gray)
+    assert [cells.shape[2] for cells in own.maps] == [16, 16, 8, 4]
+    torch.testing.assert_close(own.maps[-1].mean(dim=(2, 3)), backbone.embed(gray), atol=1e-4, rtol=1e-3)
+    with pytest.raises(DataError, match=r"takes uint8 pictures \(N, 3, H, W\) or a list of files, not float32"):
+        backbone.features(pictures.float())
+    with pytest.raises(DataError, match="multiples of 4 px"):
+        backbone.features(pictures[..., :15])
+    with pytest.raises(DataError, match="one picture or more"):
+        backbone.features([])

@@ -27,7 +27,15 @@ from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.online import Online, read_probe
 from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
+from diptych.evaluation.segmentation.config import SegmentationConfig
+from diptych.evaluation.segmentation.run import evaluate_segmentation
+from diptych.evaluation.segmentation.table import as_text as _segmentation_as_text
 from diptych.evaluation.table import as_text as _as_text
+from diptych.explorer.explore import explore as _explore
+from diptych.explorer.explore import export_static
+from diptych.explorer.layout import Kind
+from diptych.explorer.opening import surroundings
+from diptych.explorer.server import PORT, Server
 from diptych.figures import is_ours, policy_sheet, view_pairs
 from diptych.frozen import FrozenBackbone, load
 from diptych.handoff.export import Exported, export
@@ -41,6 +49,7 @@ from diptych.reports.compare import Comparison, draw
 from diptych.reports.compare import compare as _compare
 from diptych.reports.compare_page import write_page
 from diptych.reports.render import write_report
+from diptych.runs import RunFolder
 from diptych.trackers.follow import Trackers, refuse_missing
 from diptych.training.config import RunConfig
 from diptych.training.order import Choice, Order, fitted_to_pixels, flags
@@ -54,6 +63,7 @@ from diptych.vectors.duplicates import Duplicates, duplicates
 from diptych.vectors.embed import EmbedConfig, Embedded
 from diptych.vectors.embed import embed as _embed
 from diptych.vectors.outliers import Outliers, outliers
+from diptych.vectors.pictures import is_fresh
 from diptych.vectors.search import Found, search
 from diptych.vectors.select_labels import Chosen, select_labels
 from diptych.vectors.table import Vectors, read_vectors
@@ -77,7 +87,9 @@ __all__ = [
     "duplicates",
     "embed",
     "evaluate",
+    "explore",
     "export",
+    "export_map",
     "load",
     "order",
     "outliers",
@@ -89,6 +101,7 @@ __all__ = [
     "report",
     "resume",
     "search",
+    "segment",
     "select",
     "select_labels",
 ]
@@ -277,6 +290,30 @@ def evaluate(
     return result
 
 
+def segment(
+    run: str | Path, data: str | Path, *, device: str = "auto", terminal: Terminal | None = None, **settings: Setting
+) -> dict[str, Any]:
+    """Prove whether pretraining helped to tell what each pixel shows.
+
+    Args:
+        run: a finished run.
+        data: a folder of ``images/`` and ``masks/``; see docs/dense.md.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+        settings: of ``diptych.evaluation.segmentation.config.SegmentationConfig``, such as ``maps="all"``.
+
+    Returns:
+        What the JSON file holds: ``contenders``, ``differences``, ``verdict``, and how they came about.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    config = with_settings(SegmentationConfig(), settings)
+    result = evaluate_segmentation(run, str(data), config, device=device, terminal=terminal)
+    write_report(run)
+    return result
+
+
 def audit(
     data: str | Path, out: str | Path | None = None, *, data_dir: str | None = None, terminal: Terminal | None = None
 ) -> dict[str, Any]:
@@ -397,6 +434,104 @@ def embed(
     return _embed(run, str(data), out, with_settings(EmbedConfig(), settings), device=device, terminal=terminal)
 
 
+def explore(
+    vectors: Vectors,
+    *,
+    layout: Kind = "pca",
+    port: int = PORT,
+    open_browser: bool = True,
+    device: str = "auto",
+    terminal: Terminal | None = None,
+) -> Server:
+    """Show the map of some pictures in browsers on this machine, until the server is closed.
+
+    Args:
+        vectors: of ``read_vectors``; their card says where pictures and network are.
+        layout: ``pca`` at once, or ``umap`` (an extra), which takes minutes for 50,000 pictures.
+        port: where to listen on 127.0.0.1; the next free one where it is in use, any free one for 0.
+        open_browser: open the page, where there is a browser.
+        device: for pictures from outside: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+
+    Returns:
+        The server, which listens already: ``address``, ``wait()``, ``close()``.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    terminal = terminal or Terminal(quiet=True)
+    beside = surroundings(vectors, device, terminal)
+    return _explore(
+        vectors,
+        beside.pictures,
+        layout=layout,
+        splits=beside.splits,
+        embed=beside.embed,
+        port=port,
+        open_browser=open_browser,
+        terminal=terminal,
+    )
+
+
+def export_map(
+    vectors: Vectors,
+    out: str | Path,
+    *,
+    layout: Kind = "pca",
+    overwrite: bool = False,
+    terminal: Terminal | None = None,
+) -> Path:
+    """Write the map of some pictures as a folder that opens in a browser without a server.
+
+    Args:
+        vectors: as for ``explore``, and so ``layout``.
+        out: the folder, not there yet or empty. It holds small copies of all pictures, and their names.
+        layout: see there.
+        overwrite: delete an earlier map that lies at ``out``.
+        terminal: where to speak; silent if None.
+
+    Returns:
+        The path of its ``index.html``.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    terminal = terminal or Terminal(quiet=True)
+    beside = surroundings(vectors, "cpu", terminal)
+    return export_static(
+        vectors,
+        beside.pictures,
+        out,
+        layout=layout,
+        splits=beside.splits,
+        overwrite=overwrite,
+        terminal=terminal,
+    )
+
+
+def vectors_for(
+    run_or_vectors: str, data: str | None, device: str = "auto", terminal: Terminal | None = None
+) -> Vectors:
+    """Read vectors, or embed the pictures of ``data`` by a run, into ``RUN/vectors/``, where they are found again.
+
+    Args:
+        run_or_vectors: a run folder, or a file that ``embed`` wrote.
+        data: as for ``pretrain``; None for a file of vectors.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        terminal: where to speak; silent if None.
+
+    Raises:
+        UserError: with one line that says what to change.
+    """
+    if data is None:
+        return read_vectors(run_or_vectors)
+    kept = RunFolder.open(run_or_vectors).path / "vectors" / f"{default_name(data, 'standard')}.npy"
+    if kept.exists() and is_fresh(kept, run_or_vectors, data):
+        return read_vectors(kept)
+    embed(run_or_vectors, data, kept, device=device, terminal=terminal, overwrite=kept.exists())
+    return read_vectors(kept)
+
+
 def push(
     run: str | Path,
     repo: str,
@@ -426,7 +561,7 @@ def push(
     return _push(
         run,
         repo,
-        told=_as_text,
+        told=lambda result: _segmentation_as_text(result) if result.get("task") == "segmentation" else _as_text(result),
         dry_run=dry_run,
         licence=licence,
         public=public,

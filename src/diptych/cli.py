@@ -100,5 +100,7 @@ def _run(words: list[str]) -> int:
 
 def command(name: str) -> Callable[[list[str]], int]:
     """Return the function of a command, which loads torch."""
-    found: Callable[[list[str]], int] = getattr(import_module(f"diptych.commands.{COMMANDS[name]}"), name.replace("-", "_"))
+    found: Callable[[list[str]], int] = getattr(
+        import_module(f"diptych.commands.{COMMANDS[name]}"), name.replace("-", "_")
+    )
     return found

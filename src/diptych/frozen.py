@@ -6,7 +6,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from diptych.backbones.build import build_backbone
 from diptych.backbones.feature_choice import POOLED, FeatureChoice, features_of
+from diptych.backbones.pyramid import Pyramid, pyramid
 from diptych.config import from_dict, to_dict
 from diptych.data.decoding.decode import decode, fit, to_pixels
 from diptych.data.decoding.pixels import BadPicture, Depth, PixelFormat, Pixels, convert, format_of
@@ -125,6 +126,40 @@ class FrozenBackbone:
             return torch.empty(0, self.width(features))
         parts = torch.split(pictures, batch_size)
         return torch.cat([self._features(part, features).flatten(1) for part in parts])
+
+    @torch.no_grad()
+    def features(self, images: Tensor | Sequence[Picture], batch_size: int = 64) -> Pyramid:
+        """Turn pictures into maps with strides, from fine to coarse, for segmentation and detection.
+
+        Args:
+            images: ``(N, C, H, W)`` in the preprocessing's channels and type, of any sides that are multiples of the
+                coarsest stride; or files, Pillow pictures or ``(H, W, C)`` arrays of any size, which are brought to
+                ``image_size``. One or more.
+            batch_size: pictures at a time.
+
+        Returns:
+            Maps ``(N, C_i, h_i, w_i)`` float32 on the CPU; they take far more memory than vectors.
+
+        Raises:
+            DataError: the tensor has another number of channels or type, or sides that do not divide.
+            BadPicture: a file cannot be read.
+            ConfigError: the network has no maps.
+        """
+        pictures = images if isinstance(images, Tensor) else self._fit(images)
+        wanted = self.preprocessing.pixels
+        if pictures.dtype != getattr(torch, wanted.depth) or pictures.shape[1:2] != (wanted.channels,):
+            raise DataError(
+                f"features() takes {wanted.depth} pictures (N, {wanted.channels}, H, W) or a list of files, not "
+                f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
+            )
+        if not len(pictures):
+            raise DataError("features() takes one picture or more, and was given none")
+        parts = [
+            pyramid(self.module, prepared(part, self.preprocessing, self.device))
+            for part in torch.split(pictures, batch_size)
+        ]
+        levels = zip(*(part.maps for part in parts), strict=True)
+        return replace(parts[0], maps=tuple(torch.cat([cells.cpu() for cells in level]) for level in levels))
 
     @torch.inference_mode()
     def width(self, features: FeatureChoice = POOLED) -> int:

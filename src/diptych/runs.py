@@ -15,6 +15,8 @@
           views.png                  some pictures with their two views
           loss.png                   the loss curve
           evaluation/<name>.json     and <name>-neighbors.png, <name>-changed.png, labels/<name>.json
+          evaluation/<name>-segmentation.json   and <name>-segmentation-masks.png
+          vectors/                   of pictures that were explored; may be deleted
           features/                  what evaluations computed once (``evaluation/cache.py``); may be deleted
           quarantine.jsonl           pictures that could not be read, and why
           recovered.jsonl            metrics of steps that a recovery from a collapse went back behind

@@ -1,17 +1,71 @@
 """Commands that hand on what was learned: ``explore``, ``export``, ``push``."""
 
+import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from diptych import api
 from diptych.commands.parsing import Folder, Switch, parse, tell
 from diptych.config import to_dict
+from diptych.errors import UserError, typed
+from diptych.explorer.server import PORT
 from diptych.progress import Terminal
+from diptych.runs import RunFolder
 
 Text = Annotated[str | None, arg(metavar="TEXT")]
 Data = Annotated[str | None, arg(metavar="DATA")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExploreArgs:
+    """The map of your pictures, in the browser: a page on this machine alone, until Ctrl-C."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A finished run; or a file that `diptych embed` wrote, without DATA."""
+    data: Annotated[Positional[str | None], arg(metavar="DATA")] = None
+    """A folder, archive or list of pictures, hub:NAME, cifar10 or photos; their vectors are kept in RUN/vectors/."""
+    layout: Literal["pca", "umap"] = "pca"
+    """pca at once, or umap (an extra), which takes minutes for 50,000 pictures."""
+    port: int = PORT
+    """Where to listen on 127.0.0.1; the next free one where it is in use, any free one for 0."""
+    browser: bool = True
+    """Open the page in the browser."""
+    static: Folder = None
+    """Write the map to this folder instead: its index.html opens without a server, and holds all pictures, small."""
+    overwrite: Switch = False
+    """Replace an earlier map that lies at --static."""
+    seed: int = 0
+    """Accepted by every command; a map draws nothing at random."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Switch = False
+    """Print the address, or the file, as JSON on standard output."""
+
+
+def explore(words: list[str]) -> int:
+    """Run `diptych explore`; returns the exit code."""
+    args, terminal = parse("explore", ExploreArgs, words), Terminal()
+    if args.data is None and RunFolder(args.run).config.is_file():
+        raise UserError(f"say which pictures to show: type {typed('diptych explore', args.run, 'DATA')}")
+    vectors = api.vectors_for(args.run, args.data, args.device, terminal)
+    if args.static:
+        page = api.export_map(vectors, args.static, layout=args.layout, overwrite=args.overwrite, terminal=terminal)
+        tell(args.json, {"page": str(page)}, str(page))
+        return 0
+    server = api.explore(
+        vectors,
+        layout=args.layout,
+        port=args.port,
+        open_browser=args.browser,
+        device=args.device,
+        terminal=terminal,
+    )
+    tell(args.json, {"address": server.address}, f"{server.address}   (Ctrl-C ends it)")
+    sys.stdout.flush()  # somebody may be waiting for it
+    server.wait()
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)

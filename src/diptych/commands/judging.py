@@ -1,9 +1,10 @@
 """Commands that judge runs: ``evaluate``, ``select``, ``compare``."""
 
+import itertools
 import shutil
 import sys
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -11,6 +12,8 @@ from diptych import api
 from diptych.commands.parsing import Folder, Name, Switch, parse, tell
 from diptych.evaluation.choosing.select_text import as_text as selection_as_text
 from diptych.evaluation.config import EvaluateConfig
+from diptych.evaluation.segmentation.config import SegmentationConfig
+from diptych.evaluation.segmentation.table import as_text as segmentation_as_text
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
 from diptych.reports.compare_text import as_text as comparison_as_text
@@ -24,6 +27,8 @@ class EvaluateArgs(EvaluateConfig):
     """A finished run."""
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Labelled pictures: class subfolders, an archive of them, a CSV `path,label`, hub:NAME, cifar10 or photos."""
+    task: Literal["classification", "segmentation"] = "classification"
+    """Segmentation takes a folder of images/ and masks/, and flags of its own: see --task segmentation --help."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     json: Switch = False
@@ -32,11 +37,42 @@ class EvaluateArgs(EvaluateConfig):
 
 def evaluate(words: list[str]) -> int:
     """Run `diptych evaluate`; returns the exit code."""
+    if is_segmentation(words):
+        return _segment(words)
     args = parse("evaluate", EvaluateArgs, words)
     asked = {field.name: getattr(args, field.name) for field in fields(EvaluateConfig)}
     result = api.evaluate(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
     tell(args.json, result, as_text(result))
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentArgs(SegmentationConfig):
+    """Did pretraining help to tell what each pixel shows? A linear probe on the backbone's maps."""
+
+    run: Annotated[Positional[str], arg(metavar="RUN")]
+    """A finished run."""
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """A folder of images/ and masks/, perhaps with train/ and test/ in each; a mask is a PNG of whole numbers."""
+    task: Literal["classification", "segmentation"] = "segmentation"
+    """Segmentation, here."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def _segment(words: list[str]) -> int:
+    args = parse("evaluate", SegmentArgs, words)
+    asked = {field.name: getattr(args, field.name) for field in fields(SegmentationConfig)}
+    result = api.segment(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
+    tell(args.json, result, segmentation_as_text(result))
+    return 0
+
+
+def is_segmentation(words: list[str]) -> bool:
+    """Whether ``--task segmentation`` was typed."""
+    return "--task=segmentation" in words or ("--task", "segmentation") in itertools.pairwise(words)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,28 +2,28 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from diptych import api
 from diptych.commands.parsing import Switch, parse, tell
 from diptych.config import to_dict
+from diptych.errors import ConfigError
 from diptych.progress import Terminal
 from diptych.vectors.embed import EmbedConfig
-from diptych.vectors.listing import refuse_to_replace, write_csv
+from diptych.vectors.index import build_index, open_index
+from diptych.vectors.listing import write_csv
+from diptych.vectors.lists import refuse_written, write_groups, write_keep_list
+from diptych.vectors.outliers import COLUMNS as OUTLIER_COLUMNS
 from diptych.vectors.outliers import NEIGHBOURS
+from diptych.vectors.search import MANY
+from diptych.vectors.search_page import write_page
+from diptych.vectors.select_labels import COLUMNS as CHOICE_COLUMNS
 from diptych.vectors.select_labels import DEFAULT, read_labelled
-from diptych.vectors.told import (
-    CHOICE_COLUMNS,
-    OUTLIER_COLUMNS,
-    choice_rows,
-    choices_as_text,
-    outlier_rows,
-    outliers_as_text,
-)
 
 File = Annotated[str | None, arg(metavar="FILE")]
+LISTS = (".txt", ".lst")
 VectorsFile = Annotated[Positional[str], arg(metavar="VECTORS")]
 
 
@@ -57,6 +57,98 @@ def embed(words: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchArgs:
+    """The pictures most like one: by cosine similarity, exact, or by an index where there are very many."""
+
+    vectors: VectorsFile
+    """A file that `diptych embed` wrote."""
+    query: Annotated[Positional[str | None], arg(metavar="QUERY")] = None
+    """The name of a picture of the set, or the file of another; may be left out where an index is built."""
+    k: Annotated[int | None, arg(aliases=["-k"])] = None
+    """How many to find; 20 if not given."""
+    html: File = None
+    """A page to write, which shows them."""
+    index: Annotated[str | None, arg(metavar="FILE.faiss")] = None
+    """An index to search by, for a million pictures or more; built where it is not there yet."""
+    overwrite: Switch = False
+    """Replace --html, and build --index anew."""
+    seed: int = 0
+    """Accepted by every command; nothing depends on it."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def search(words: list[str]) -> int:
+    """Run `diptych search`; returns the exit code."""
+    args = parse("search", SearchArgs, words)
+    page = refuse_written("--html", args.html, (".html",), overwrite=args.overwrite) if args.html else None
+    if args.query is None and (args.index is None or page):
+        raise ConfigError("say what to search for: the name of a picture of the set, or a file")
+    terminal, vectors, index = Terminal(), api.read_vectors(args.vectors), None
+    if args.index and (args.overwrite or not Path(args.index).exists()):
+        index = build_index(args.index, vectors, overwrite=args.overwrite, terminal=terminal)
+    elif args.index:
+        index = open_index(args.index, vectors)
+    elif len(vectors) > MANY:
+        terminal.say(f"{len(vectors):,} vectors are compared one by one; --index NAME.faiss is quicker")
+    if args.query is None:
+        assert index is not None
+        tell(args.json, {"index": str(index.path), **to_dict(index.card)}, f"search {index.sentence}")
+        return 0
+    found = api.search(vectors, args.query, args.k, index=index, device=args.device)
+    if page:
+        write_page(page, found, vectors, args.query)
+    tell(args.json, found.to_dict(), found.as_text())
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicatesArgs:
+    """Groups of near-duplicates, and which picture of each to keep."""
+
+    vectors: VectorsFile
+    """A file that `diptych embed` wrote."""
+    threshold: str = "auto"
+    """The cosine, -1..1, from which two pictures are near-duplicates; auto finds where they stand apart."""
+    out: File = None
+    """A CSV file to write the groups to."""
+    keep_list: File = None
+    """A list to write of all pictures but the copies, NAME.txt; where they are files, pretrain takes it."""
+    overwrite: Switch = False
+    """Replace --out and --keep-list."""
+    seed: int = 0
+    """Accepted by every command; nothing depends on it."""
+    json: Switch = False
+    """Print the result as JSON on standard output."""
+
+
+def duplicates(words: list[str]) -> int:
+    """Run `diptych duplicates`; returns the exit code."""
+    args = parse("duplicates", DuplicatesArgs, words)
+    out = refuse_written("--out", args.out, (".csv",), overwrite=again) if args.out else None
+    keep = refuse_written("--keep-list", args.keep_list, LISTS, overwrite=again) if args.keep_list else None
+    vectors = api.read_vectors(args.vectors)
+    found = api.duplicates(vectors, _threshold(args.threshold))
+    if out:
+        write_groups(out, found)
+    if keep:
+        write_keep_list(keep, found, vectors)
+    tell(args.json, found.to_dict(), found.as_text())
+    return 0
+
+
+def _threshold(typed: str) -> float | Literal["auto"]:
+    if typed == "auto":
+        return "auto"
+    try:
+        return float(typed)
+    except ValueError as error:
+        raise ConfigError(f"--threshold must be auto or a cosine, -1..1, not '{typed}'") from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class OutliersArgs:
     """What is odd? The pictures that lie where vectors are sparser than around their neighbours."""
 
@@ -80,11 +172,11 @@ def outliers(words: list[str]) -> int:
     """Run `diptych outliers`; returns the exit code."""
     args = parse("outliers", OutliersArgs, words)
     if args.out:
-        refuse_to_replace(Path(args.out), overwrite=args.overwrite)
+        refuse_written("--out", args.out, (".csv",), overwrite=args.overwrite)
     found = api.outliers(api.read_vectors(args.vectors), top=args.top, neighbours=args.neighbours)
     if args.out:
-        write_csv(Path(args.out), OUTLIER_COLUMNS, outlier_rows(found))
-    tell(args.json, found.to_dict(), outliers_as_text(found))
+        write_csv(Path(args.out), OUTLIER_COLUMNS, found.csv_rows())
+    tell(args.json, found.to_dict(), found.as_text())
     return 0
 
 
@@ -99,7 +191,8 @@ class SelectLabelsArgs:
     method: Annotated[str, arg(metavar="NAME")] = DEFAULT
     """typicality, kcenter or random."""
     labelled: File = None
-    """Names of pictures that have a label already: one a line, or a CSV file with a column name."""
+    """Names of pictures that have a label already: one a line, or a CSV file with a column name; where it has a column
+    label, only rows in which that is filled in."""
     ignore_labels: Switch = False
     """Choose as though VECTORS had no labels."""
     out: File = None
@@ -116,7 +209,7 @@ def select_labels(words: list[str]) -> int:
     """Run `diptych select-labels`; returns the exit code."""
     args = parse("select-labels", SelectLabelsArgs, words)
     if args.out:
-        refuse_to_replace(Path(args.out), overwrite=args.overwrite)
+        refuse_written("--out", args.out, (".csv",), overwrite=args.overwrite)
     chosen = api.select_labels(
         api.read_vectors(args.vectors),
         args.budget,
@@ -126,6 +219,6 @@ def select_labels(words: list[str]) -> int:
         seed=args.seed,
     )
     if args.out:
-        write_csv(Path(args.out), CHOICE_COLUMNS, choice_rows(chosen))
-    tell(args.json, chosen.to_dict(), choices_as_text(chosen, args.out))
+        write_csv(Path(args.out), CHOICE_COLUMNS, chosen.csv_rows())
+    tell(args.json, chosen.to_dict(), chosen.as_text(args.out))
     return 0

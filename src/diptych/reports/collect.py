@@ -29,6 +29,8 @@ class Evaluation:
     """PNG."""
     answers: bytes | None = None
     """PNG."""
+    masks: bytes | None = None
+    """PNG."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,7 @@ def _evaluation(path: Path) -> Evaluation:
         neighbors=_png(path.with_name(f"{path.stem}-neighbors.png")),
         changed=_png(path.with_name(f"{path.stem}-changed.png")),
         answers=_png(path.with_name(f"{path.stem}-answers.png")),
+        masks=_png(path.with_name(f"{path.stem}-masks.png")),
     )
 
 

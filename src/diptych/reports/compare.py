@@ -216,7 +216,7 @@ def _same(evaluation: Evaluation) -> str:
     """Return what two evaluations must share to be compared. Pixels are of each run's own size, and no part of it."""
     result, data = evaluation.result, evaluation.result["data"]
     settings = {name: value for name, value in result["settings"].items() if name != "pixels"}
-    asked = [data.get(key) for key in ("classes", "labels", "targets")]
+    asked = [data.get(key) for key in ("classes", "labels", "targets", "segments")]
     shared = (data.get("fingerprint"), data["train_pictures"], data["test_pictures"], asked)
     return json.dumps([*shared, result["protocol"], result["seed"], settings], sort_keys=True)
 

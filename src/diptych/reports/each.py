@@ -1,4 +1,4 @@
-"""What is told of each label, or of each quantity, by itself: a mean over them hides which are hard."""
+"""What is told of each label, class of pixels or quantity by itself: a mean over them hides which are hard."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from diptych.reports.verdict import probe_name, quoted_probe, title_of
 
 def each_section(report: Facts) -> str:
     """Return the numbers of each label or quantity, of every evaluation that asked for several labels, or for some."""
-    lede = "A mean over labels or quantities hides which of them are hard."
+    lede = "A mean over labels, classes or quantities hides which of them are hard."
     return section("each", "One by one", lede, "".join(map(_evaluation, report.evaluations)))
 
 
@@ -24,6 +24,8 @@ def _evaluation(evaluation: Evaluation) -> str:
     ours, theirs = (get(result, "contenders", key, probe) for key in ("pretrained", before))
     if "labels" in result["data"]:
         heads, rows = _labels(result["data"]["labels"], ours, theirs, BEFORE[before])
+    elif "segments" in result["data"]:
+        heads, rows = _segments(result["data"]["segments"], ours, theirs, BEFORE[before])
     elif "targets" in result["data"]:
         heads, rows = _quantities(result["data"]["targets"], ours, theirs, BEFORE[before])
     else:
@@ -54,6 +56,18 @@ def _labels(
         rows.append((2 if one is None else one, label, (percent(one), percent(other), gain)))
     heads = ("average precision, pretrained", before, "gain, points")
     return heads, [(label, cells) for _, label, cells in sorted(rows, key=lambda row: row[0])]
+
+
+def _segments(
+    classes: Sequence[str], ours: Mapping[str, Any], theirs: Mapping[str, Any], before: str
+) -> tuple[Sequence[str], Rows]:
+    """Compare the IoU of each class, in the order of their numbers."""
+    found = [(label, ours["per_class"][label], theirs["per_class"][label]) for label in classes]
+    rows: Rows = [
+        (label, [percent(one), percent(other), MISSING if one is None else signed(100 * (one - other))])
+        for label, one, other in found
+    ]
+    return ("IoU, pretrained", before, "gain, points"), rows
 
 
 def _quantities(

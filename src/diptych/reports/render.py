@@ -38,6 +38,7 @@ def render(report: Facts) -> str:
         sections.neighbors_section(report),
         sections.changed_section(report),
         sections.answers_section(report),
+        sections.masks_section(report),
         sections.confusion_section(report),
         each_section(report),
         sections.made_section(report),

@@ -164,6 +164,16 @@ def answers_section(report: Facts) -> str:
     return section("answers", "Answers and truth", "On the line lies what was answered exactly.", "".join(parts))
 
 
+def masks_section(report: Facts) -> str:
+    """Return test pictures beside their true and their predicted masks, of every segmentation."""
+    parts = []
+    for evaluation in report.evaluations:
+        if evaluation.masks:
+            image = picture(evaluation.masks, f"True and predicted masks of test pictures of {evaluation.name}")
+            parts.append(f'<h3>{title_of(evaluation)}</h3><figure class="sheet">{image}</figure>')
+    return section("masks", "Masks", "Test pictures drawn at random; empty: nothing is known.", "".join(parts))
+
+
 def confusion_section(report: Facts) -> str:
     """Return which classes are mistaken for which, of every evaluation."""
     return section(

@@ -14,6 +14,7 @@ from diptych.reports.headlines import between, gained, written
 
 PROTOCOLS = {
     "standard": "standard: weighted kNN, and logistic regression to convergence, on frozen features",
+    "segmentation": "segmentation: logistic regression to convergence on a backbone’s maps, pixel by pixel",
     "keras": "keras: the Keras SimSiam example’s own linear layer, on frozen features",
 }
 QUANTITIES = "standard: weighted kNN, and ridge regression, on frozen features"
@@ -164,6 +165,8 @@ def _asked(data: dict[str, Any]) -> str:
     """Say how many classes or labels there are, or which quantities."""
     if "targets" in data:
         return f"to tell {text(', '.join(data['targets']))}"
+    if "segments" in data:
+        return f"{len(data['segments'])} classes of pixels"
     return f"{len(data['labels'])} labels, several a picture" if "labels" in data else f"{len(data['classes'])} classes"
 
 

@@ -88,5 +88,18 @@ R2 = Headline(
     second="spearman",
     second_column="Spearman",
 )
-HEADLINES = {"classes": TOP1, "multilabel": PRECISION, "regression": R2}
+MIOU = Headline(
+    key="miou",
+    name="mean IoU",
+    column="mIoU %",
+    prefix="mean IoU ",
+    scale=100,
+    decimals=1,
+    unit=" points",
+    gains="points",
+    lowest=0.0,
+    second="pixel_accuracy",
+    second_column="pixels right %",
+)
+HEADLINES = {"classes": TOP1, "multilabel": PRECISION, "regression": R2, "segmentation": MIOU}
 """By the kind of task, as results name it."""

@@ -1,0 +1,113 @@
+"""What the explorer's page can ask for, and the answers; who may ask is decided in ``handler.py``.
+
+Paths are compared as they come and never decoded, and pictures are asked for by their number: no name of a file travels
+in a request, and nothing is read but the pictures of the set.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from diptych.errors import UserError
+from diptych.explorer.files import KINDS, page_files
+from diptych.explorer.scene import Scene, listed
+from diptych.vectors.thumbnails import MIME
+
+SIDE = 240
+"""Pixels of the longer side of a picture on the page."""
+HEAVY = 2
+"""Searches and computations at once: more would only take turns."""
+TURN = 30.0
+"""Seconds that a request waits for such a turn."""
+JSON = "application/json"
+BINARY = "application/octet-stream"
+NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is sent back."""
+
+    body: bytes
+    kind: str = JSON
+    status: int = 200
+    kept: bool = False
+    """Whether the browser may keep it for as long as this server lives."""
+
+
+def problem(status: int, text: str) -> Answer:
+    """Return an answer that says what is wrong, as the page reads it."""
+    return Answer(body=json.dumps({"error": text}).encode(), status=status)
+
+
+NOT_FOUND = problem(404, "there is no such thing here")
+
+
+class Desk:
+    """Answers requests for one scene.
+
+    Args:
+        scene: what is shown.
+        token: the first part of every path.
+    """
+
+    def __init__(self, scene: Scene, token: str) -> None:
+        self.token = token
+        self._scene, self._files, self._turns = scene, page_files(), threading.BoundedSemaphore(HEAVY)
+
+    def get(self, path: str) -> Answer:
+        """Answer a request for what lies below the token."""
+        name = path or "index.html"
+        if name in self._files:
+            return Answer(body=self._files[name], kind=KINDS[name])
+        if path == "scene":
+            return _json(self._scene.about(places=self._scene.embed is not None))
+        if path == "positions":
+            return Answer(body=self._scene.positions(), kind=BINARY)
+        if path == "names":
+            return Answer(body=self._scene.names().encode())
+        what, _, which = path.partition("/")
+        if what in ("picture", "neighbours"):
+            return self._of_picture(what, which)
+        if what == "scheme" and which in self._scene.schemes:
+            return self._in_turn(lambda: _json(self._scene.schemes[which].colouring().to_dict()))
+        return NOT_FOUND
+
+    def place(self, content: bytes) -> Answer:
+        """Say where a picture belongs."""
+        if self._scene.embed is None:
+            return NOT_FOUND
+        return self._in_turn(lambda: _json(self._scene.place(content)))
+
+    def _of_picture(self, what: str, which: str) -> Answer:
+        if not NUMBER.fullmatch(which) or int(which) >= len(self._scene.vectors):
+            return NOT_FOUND
+        row = int(which)
+        if what == "neighbours":
+            return self._in_turn(lambda: _json(_first(self._scene, row)))
+        content = self._scene.picture(row, SIDE)
+        if content is None:
+            return problem(404, "this picture cannot be read")
+        return Answer(body=content, kind=MIME, kept=True)
+
+    def _in_turn(self, compute: Callable[[], Answer]) -> Answer:
+        if not self._turns.acquire(timeout=TURN):
+            return problem(503, "this server is busy with other searches: try again in a few seconds")
+        try:
+            return compute()
+        except UserError as error:
+            return problem(422, str(error))
+        finally:
+            self._turns.release()
+
+
+def _json(values: dict[str, Any]) -> Answer:
+    return Answer(body=json.dumps(values).encode())
+
+
+def _first(scene: Scene, row: int) -> dict[str, Any]:
+    similarities, rows = scene.neighbours(row, row + 1)
+    return listed(similarities[0], rows[0])

@@ -1,0 +1,73 @@
+"""What the map of some vectors needs beside them, found again by their card: pictures, parts, the backbone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diptych.data.decoding.pixels import Pixels
+from diptych.data.sources.source import Source, Subset
+from diptych.errors import UserError
+from diptych.explorer.scene import Embed
+from diptych.progress import Terminal
+from diptych.vectors.pictures import Joined, pictures_of, places
+from diptych.vectors.search import load_embedder
+from diptych.vectors.table import Vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What is at hand; what is not was said."""
+
+    pictures: Source | None
+    """Picture i belongs to vector i."""
+    splits: Sequence[str] | None
+    """The part of each picture (train, test)."""
+    embed: Embed | None
+    """Makes a vector of a picture from outside."""
+
+
+def surroundings(vectors: Vectors, device: str, terminal: Terminal) -> Surroundings:
+    """Find the pictures of some vectors and the network that made them; a map can be shown without either.
+
+    Args:
+        vectors: of ``read_vectors``.
+        device: for the network.
+        terminal: where what is missing is said.
+    """
+    return Surroundings(**_pictures(vectors, terminal), embed=_embedder(vectors, device, terminal))
+
+
+def _pictures(vectors: Vectors, terminal: Terminal) -> dict[str, "Source | Sequence[str] | None"]:
+    if vectors.card is None:
+        terminal.say("nothing says which pictures these vectors are of, so none is shown")
+        return {"pictures": None, "splits": None}
+    try:
+        source = pictures_of(vectors.card)
+        where = places(source, vectors.names)
+    except UserError as error:
+        terminal.say(f"no pictures are shown: {error}")
+        return {"pictures": None, "splits": None}
+    joined = source.source if isinstance(source, Subset) else source
+    splits = None
+    if isinstance(joined, Joined):
+        rows = [source.indices[place] for place in where] if isinstance(source, Subset) else where
+        splits = [joined.part(row) for row in rows]
+    return {"pictures": Subset(source, where), "splits": splits}
+
+
+def _embedder(vectors: Vectors, device: str, terminal: Terminal) -> Embed | None:
+    try:
+        backbone = load_embedder(vectors, device)
+    except UserError as error:
+        terminal.say(f"pictures from outside have no place on this map: {error}")
+        return None
+    choice = vectors.card.features if vectors.card else None
+    assert choice is not None
+
+    def embed(picture: Pixels) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = backbone.embed([picture.transpose(1, 2, 0)], features=choice).numpy()[0]
+        return values
+
+    return embed

@@ -1,0 +1,1 @@
+"""Vectors of pictures: computed and kept, searched, and told apart."""
