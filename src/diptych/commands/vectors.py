@@ -127,6 +127,7 @@ class DuplicatesArgs:
 def duplicates(words: list[str]) -> int:
     """Run `diptych duplicates`; returns the exit code."""
     args = parse("duplicates", DuplicatesArgs, words)
+    again = args.overwrite
     out = refuse_written("--out", args.out, (".csv",), overwrite=again) if args.out else None
     keep = refuse_written("--keep-list", args.keep_list, LISTS, overwrite=again) if args.keep_list else None
     vectors = api.read_vectors(args.vectors)

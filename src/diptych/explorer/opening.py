@@ -36,25 +36,26 @@ def surroundings(vectors: Vectors, device: str, terminal: Terminal) -> Surroundi
         device: for the network.
         terminal: where what is missing is said.
     """
-    return Surroundings(**_pictures(vectors, terminal), embed=_embedder(vectors, device, terminal))
+    pictures, splits = _pictures(vectors, terminal)
+    return Surroundings(pictures=pictures, splits=splits, embed=_embedder(vectors, device, terminal))
 
 
-def _pictures(vectors: Vectors, terminal: Terminal) -> dict[str, "Source | Sequence[str] | None"]:
+def _pictures(vectors: Vectors, terminal: Terminal) -> tuple[Source | None, Sequence[str] | None]:
     if vectors.card is None:
         terminal.say("nothing says which pictures these vectors are of, so none is shown")
-        return {"pictures": None, "splits": None}
+        return None, None
     try:
         source = pictures_of(vectors.card)
         where = places(source, vectors.names)
     except UserError as error:
         terminal.say(f"no pictures are shown: {error}")
-        return {"pictures": None, "splits": None}
+        return None, None
     joined = source.source if isinstance(source, Subset) else source
     splits = None
     if isinstance(joined, Joined):
         rows = [source.indices[place] for place in where] if isinstance(source, Subset) else where
         splits = [joined.part(row) for row in rows]
-    return {"pictures": Subset(source, where), "splits": splits}
+    return Subset(source, where), splits
 
 
 def _embedder(vectors: Vectors, device: str, terminal: Terminal) -> Embed | None:
