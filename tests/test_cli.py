@@ -11,7 +11,6 @@ from in_process import run_command
 
 from diptych.cli import COMMANDS, USAGE, command
 
-
 KNOWN = (
     "known: audit, compare, duplicates, embed, evaluate, explore, export, methods, outliers, pretrain, preview, push, "
     "recipes, report, search, select, select-labels, watch"
