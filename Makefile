@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv demo test test-slow lint bench clean
+.PHONY: venv demo test test-slow lint web bench clean
 
 venv: .venv/installed
 
@@ -27,6 +27,10 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The explorer's page, built of explorer/web; what is built is committed, so that installing needs no node.
+web:
+	cd src/diptych/explorer/web && npm ci --silent && npm run --silent build
 
 # The peers that we are compared with live in a venv of their own.
 bench: .bench/installed
