@@ -5,8 +5,10 @@ crops and flips alone, no other augmentation. Deviations, each the same for ever
 and a cosine to zero instead of SGD, because one set of rates suits small and large networks; the peak rate is the one
 of ``RATES`` with the least cross-entropy on a stratified fifth of the labelled pictures, where SimCLR's is fixed; the
 number of steps grows with that of the labels, between two bounds; each picture is seen in two crops at a time (repeated
-augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins at zero. Of several labels
-a picture the cross-entropy of each is lowered, of quantities the squared error, standardised by the labelled pictures.
+augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins as a linear probe of the
+frozen features (Kumar et al., arXiv 2202.10054): one that begins at zero takes hundreds of steps to be worth as much,
+and its first gradients spoil the features. Of several labels a picture the cross-entropy of each is lowered, of
+quantities the squared error, standardised by the labelled pictures; the layer of these begins at zero.
 
 A network trained *from scratch* is the same, begun with random weights: same labels, steps, augmentation and choice of
 the rate. So what differs is what pretraining gave. Test pictures play no part before they are predicted, once.
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import DataError
-from diptych.evaluation.probes.linear import hold_out
+from diptych.evaluation.probes.linear import Problem, hold_out
 from diptych.evaluation.truth import loss, standardised
 from diptych.frozen import FrozenBackbone, prepared
 from diptych.hardware import native_bf16
@@ -32,7 +34,7 @@ from diptych.types import ParameterGroup
 from diptych.views.config import ViewsConfig
 from diptych.views.pipeline import ViewMaker
 
-RATES = (3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 6e-4, 3e-3)
 """Peak learning rates that are tried."""
 BATCH = 64
 """Pictures of a step, two crops of each."""
@@ -41,6 +43,10 @@ EPOCHS, FEWEST, MOST = 10, 200, 2000
 WARMUP = 0.1
 """Part of the steps in which the rate rises."""
 WEIGHT_DECAY = 0.05
+PROBED = 5000
+"""Labelled pictures, at most, that the linear layer begins with."""
+PROBE_L2 = 1e-2
+"""Their probe's L2 strength."""
 CROP_SCALE = (0.35, 1.0)
 """Area of a crop as a part of the picture's: milder than pretraining's, which labels would not survive."""
 
@@ -145,12 +151,28 @@ def _train(backbone: FrozenBackbone, lesson: Lesson, rate: float) -> nn.Module:
 
 
 def _network(backbone: FrozenBackbone, lesson: Lesson) -> nn.Module:
-    """Copy the backbone, let it learn, and put a linear layer of zeros on top."""
+    """Copy the backbone, let it learn, and put a linear layer on top."""
     module = copy.deepcopy(backbone.module).requires_grad_(True).train()
-    head = nn.Linear(backbone.num_features, lesson.classes)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    return nn.Sequential(module, head.to(backbone.device))
+    return nn.Sequential(module, _layer(backbone, lesson).to(backbone.device))
+
+
+def _layer(backbone: FrozenBackbone, lesson: Lesson) -> nn.Linear:
+    """Return a linear probe of the frozen features; zeros for quantities."""
+    layer = nn.Linear(backbone.num_features, lesson.classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    if lesson.labels.is_floating_point():
+        return layer
+    rows = torch.randperm(len(lesson.images), generator=generator(lesson.seed, ORDER, 0))[:PROBED]
+    values = backbone.embed(lesson.images[rows]).clone()
+    mean, spread = values.mean(dim=0), values.std(dim=0, correction=0)
+    spread = spread.where(spread > 0, 1.0)
+    found = Problem((values - mean) / spread, lesson.labels[rows], lesson.classes).solve(PROBE_L2)
+    weights = found.weights / spread[:, None]
+    with torch.no_grad():
+        layer.weight.copy_(weights.T)
+        layer.bias.copy_(found.bias - mean @ weights)
+    return layer
 
 
 def _views(backbone: FrozenBackbone, asked: ViewsConfig) -> ViewMaker:
