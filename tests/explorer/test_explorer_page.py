@@ -283,8 +283,9 @@ def test_without_webgl_it_says_so(context, server):
     page = context.new_page()
     page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null; delete globalThis.OffscreenCanvas;")
     page.goto(server.address)
+    page.wait_for_selector("html[data-ready]")
     page.wait_for_selector("#problem")
-    assert "WebGL" in page.text_content("#problem")
+    assert "needs WebGL 2" in page.text_content("#problem")
     page.close()
 
 

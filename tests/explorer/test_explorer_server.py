@@ -212,13 +212,16 @@ def test_a_slow_client_is_let_go_and_the_others_are_served(monkeypatch):
 def test_more_at_once_than_can_be_served_is_told_so(monkeypatch):
     monkeypatch.setattr(pool, "WAITING", 4)
     monkeypatch.setattr(pool, "REFUSED", 8)
+    monkeypatch.setattr(handler, "READING", 60.0)
     before = threading.active_count()
     with Server(WHOLE, 0) as server:
         running = threading.active_count() - before
         request = f"GET /{token(server)}/scene HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode()
-        idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(pool.WORKERS + 4)]
-        while not server._pool._waiting.full():  # all of them are taken up or wait: the next is one too many
-            time.sleep(0.01)
+        idle: list[socket.socket] = []
+        while not server._pool._waiting.full():  # then all workers have one too, and the next is one too many
+            assert len(idle) < 500
+            idle.append(socket.create_connection(("127.0.0.1", server.port)))
+            time.sleep(0.05)
         answer = raw(server, request)
         assert answer.startswith(b"HTTP/1.0 503") and b"try again in a second" in answer
         for connection in idle:

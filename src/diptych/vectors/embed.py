@@ -14,6 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from diptych.backbones.feature_choice import parse_choice
+from diptych.backbones.folding import folded
 from diptych.config import to_dict
 from diptych.data.quarantine import Quarantine
 from diptych.data.sources.source import Source
@@ -157,6 +158,9 @@ def embed(
             terminal.say(f"going on after {resumed:,} of {len(source):,} pictures")
         size = config.batch_size or batch_for(about.preprocessing.image_size)
         quarantine = Quarantine(data, len(source), config.max_bad)
+        if choice.layer is None and choice.kind in ("pooled", "multicrop"):  # others look into the network
+            made = about.preprocessing
+            backbone.module = folded(backbone.module, (made.channels, made.image_size, made.image_size))
         compute(backbone, source, parts, choice, config.dtype, size, quarantine, terminal)
         if not parts.count:
             parts.remove()

@@ -16,7 +16,7 @@ const MOST_BYTES = 64 * 2 ** 20; // of a dropped picture; the server refuses mor
 const data = document.documentElement.dataset.from === "files" ? new Exported() : new Served();
 const known = { names: null };
 const schemes = new Map();
-const state = { scheme: null, only: null, chosen: null, marks: [], hovered: -1, pointed: -1, aimed: false, lasso: false, held: false, asked: 0 };
+const state = { scheme: null, only: null, chosen: null, marks: [], hovered: -1, pointed: -1, aimed: false, lasso: false, held: false, lost: false, asked: 0 };
 let scene, map, panel, lasso;
 
 const say = (text) => (byId("status").textContent = text);
@@ -26,7 +26,14 @@ function fail(error) {
   byId("problem").hidden = false;
 }
 
-const clearProblem = () => (byId("problem").hidden = true);
+// What can be put right is forgotten at the next step; that there is no map is not.
+const clearProblem = () => state.lost || (byId("problem").hidden = true);
+
+function lose(error) {
+  state.lost = true;
+  byId("busy").hidden = true;
+  fail(new Error(`the map needs WebGL 2, which this browser lacks or has switched off: ${error.message}`));
+}
 
 // Colours of the rings, by the theme.
 const ring = () => (theme() === "dark" ? [240, 236, 226] : [29, 31, 35]);
@@ -35,7 +42,7 @@ const clay = () => (theme() === "dark" ? [255, 150, 100] : [190, 60, 20]);
 async function begin() {
   // All at once: what draws takes as long to get ready as the data take to come.
   const [places, names] = [data.positions(), data.names()];
-  map = new PointMap(byId("map"), { onMove: moved, onDrawn: drawn, onError: fail });
+  map = new PointMap(byId("map"), { onMove: moved, onDrawn: drawn, onError: lose });
   scene = await data.scene();
   const first = scene.schemes.find(({ quick }) => quick);
   const colours = first && data.scheme(first.name);
