@@ -31,8 +31,8 @@ from diptych.evaluation.segmentation.config import SegmentationConfig
 from diptych.evaluation.segmentation.run import evaluate_segmentation
 from diptych.evaluation.segmentation.table import as_text as _segmentation_as_text
 from diptych.evaluation.table import as_text as _as_text
+from diptych.explorer.explore import SIDE, export_static
 from diptych.explorer.explore import explore as _explore
-from diptych.explorer.explore import export_static
 from diptych.explorer.layout import Kind
 from diptych.explorer.opening import surroundings
 from diptych.explorer.server import PORT, Server
@@ -478,6 +478,7 @@ def export_map(
     out: str | Path,
     *,
     layout: Kind = "pca",
+    side: int = SIDE,
     overwrite: bool = False,
     terminal: Terminal | None = None,
 ) -> Path:
@@ -487,6 +488,7 @@ def export_map(
         vectors: as for ``explore``, and so ``layout``.
         out: the folder, not there yet or empty. It holds small copies of all pictures, and their names.
         layout: see there.
+        side: pixels of the longer side of a picture, at most.
         overwrite: delete an earlier map that lies at ``out``.
         terminal: where to speak; silent if None.
 
@@ -504,6 +506,7 @@ def export_map(
         out,
         layout=layout,
         splits=beside.splits,
+        side=side,
         overwrite=overwrite,
         terminal=terminal,
     )

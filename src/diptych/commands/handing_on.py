@@ -10,6 +10,7 @@ from diptych import api
 from diptych.commands.parsing import Folder, Switch, parse, tell
 from diptych.config import to_dict
 from diptych.errors import UserError, typed
+from diptych.explorer.explore import SIDE
 from diptych.explorer.server import PORT
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
@@ -34,6 +35,8 @@ class ExploreArgs:
     """Open the page in the browser."""
     static: Folder = None
     """Write the map to this folder instead: its index.html opens without a server, and holds all pictures, small."""
+    thumbnail: int = SIDE
+    """Pixels of the longer side of the pictures there, at most."""
     overwrite: Switch = False
     """Replace an earlier map that lies at --static."""
     seed: int = 0
@@ -51,7 +54,14 @@ def explore(words: list[str]) -> int:
         raise UserError(f"say which pictures to show: type {typed('diptych explore', args.run, 'DATA')}")
     vectors = api.vectors_for(args.run, args.data, args.device, terminal)
     if args.static:
-        page = api.export_map(vectors, args.static, layout=args.layout, overwrite=args.overwrite, terminal=terminal)
+        page = api.export_map(
+            vectors,
+            args.static,
+            layout=args.layout,
+            side=args.thumbnail,
+            overwrite=args.overwrite,
+            terminal=terminal,
+        )
         tell(args.json, {"page": str(page)}, str(page))
         return 0
     server = api.explore(

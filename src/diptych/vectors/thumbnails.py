@@ -35,7 +35,7 @@ def encode(picture: Pixels, side: int) -> bytes:
     image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
+    image.save(buffer, "JPEG", quality=QUALITY, subsampling=0)  # halved, colours blur small pictures
     return buffer.getvalue()
 
 
