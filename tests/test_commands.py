@@ -102,7 +102,7 @@ def test_select_prints_one_json_object_or_its_sentence_first(run, pictures):
     assert (found["run"], found["metric"], found["pictures"], found["seed"]) == (str(run), "rankme", 16, 3)
     assert [one["checkpoint"] for one in found["runs"][0]["checkpoints"]] == ["step-000005"]
     code, out, err = run_command("select", run, "--pictures", 16)
-    assert code == 0 and out.startswith(f"LiDAR chooses step-000005 of {run}: LiDAR ")
+    assert code == 0 and out.startswith(f"alignment chooses step-000005 of {run}: alignment ")
     assert f"{run} offers step-000005 alone" in err and "step-000005: RankMe " in err
 
 
