@@ -196,13 +196,13 @@ def test_flips_of_fine_tuning_are_those_of_the_run(
     card = RunFolder(run).read_card()
     write_json(run / "run.json", card | {"config": {"views": {"horizontal_flip": 0.0, "vertical_flip": 1.0}}})
     seen = []
-    real = finetune.choose_rate
+    real = finetune.choose_start
 
-    def noted(backbone: FrozenBackbone, lesson: Lesson) -> float:
+    def noted(backbone: FrozenBackbone, lesson: Lesson) -> tuple[float, bool]:
         seen.append(lesson.views)
         return real(backbone, lesson)
 
-    monkeypatch.setattr(finetune, "choose_rate", noted)
+    monkeypatch.setattr(finetune, "choose_start", noted)
     evaluate(run, str(pictures), probes="finetune", finetune_steps=1)
     assert {(views.horizontal_flip, views.vertical_flip) for views in seen} == {(0.0, 1.0)}
 

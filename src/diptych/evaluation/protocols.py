@@ -1,7 +1,7 @@
 """The two protocols: which contenders meet under which probes. Every contender gets the same pictures and settings."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -128,7 +128,7 @@ def _finetuned(
     """Train the whole network with the labels of each seed; the rate is chosen with those of the first."""
     assert contender.backbone is not None
     scores: list[Score] = []
-    rate = None
+    start = None
     for rows, seed in zip(drawn, plan.seeds, strict=True):
         lesson = Lesson(
             images=pictures.train.images[rows],
@@ -138,9 +138,10 @@ def _finetuned(
             seed=seed,
             steps=plan.steps,
         )
-        rate = rate or finetune.choose_rate(contender.backbone, lesson)
+        rate, probed = start = start or finetune.choose_start(contender.backbone, lesson)
+        lesson = replace(lesson, is_probed=probed)
         tuned = finetune.finetune(contender.backbone, lesson, pictures.test.images, rate)
-        how = {"lr": tuned.rate, "lr_at_edge": tuned.rate_at_edge, "steps": tuned.steps}
+        how = {"lr": tuned.rate, "lr_at_edge": tuned.rate_at_edge, "steps": tuned.steps, "from_probe": probed}
         scores.append(task.score(tuned.logits, pictures.test_labels, **how))
     return scores
 

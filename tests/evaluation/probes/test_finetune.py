@@ -10,7 +10,7 @@ from torch import nn
 
 from diptych.errors import DataError
 from diptych.evaluation.probes import finetune as module
-from diptych.evaluation.probes.finetune import Lesson, choose_rate, finetune, steps_for
+from diptych.evaluation.probes.finetune import Lesson, choose_start, finetune, steps_for
 from diptych.evaluation.probes.linear import hold_out
 from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing, prepared
 from diptych.seeding import ORDER, VIEWS, generator
@@ -80,6 +80,7 @@ def test_the_layer_begins_as_a_linear_probe():
     found = module._layer(frozen, task)(torch.from_numpy(values)).softmax(dim=1)
     torch.testing.assert_close(found, torch.from_numpy(wanted).float(), atol=2e-3, rtol=0)
     assert not module._layer(frozen, replace(task, labels=torch.randn(60, 2), classes=2)).weight.any()
+    assert not module._layer(frozen, replace(task, is_probed=False)).weight.any()
 
 
 def test_crops_are_flipped_as_the_run_does_and_never_recoloured():
@@ -91,7 +92,7 @@ def test_crops_are_flipped_as_the_run_does_and_never_recoloured():
 
 
 def test_the_rate_is_chosen_on_labelled_pictures_that_were_held_out():
-    assert choose_rate(backbone(), lesson(), rates=(1e18, 1e-3)) == 1e-3  # which diverges
+    assert choose_start(backbone(), lesson(), rates=(1e18, 1e-3))[0] == 1e-3  # which diverges
 
 
 def test_what_chooses_the_rate_is_not_learned_from():
@@ -101,14 +102,20 @@ def test_what_chooses_the_rate_is_not_learned_from():
     colours[kept, task.labels[kept]] = 200
     colours[held, task.labels[held]] = 20  # as no other class: easily learned, and never guessed
     images = colours[:, :, None, None].expand(60, 3, SIZE, SIZE).byte()
-    assert choose_rate(backbone(), replace(task, images=images), rates=(1e-5, 1e-2)) == 1e-5
+    assert choose_start(backbone(), replace(task, images=images), rates=(1e-5, 1e-2))[0] == 1e-5
 
 
 def test_what_leaves_no_rate_to_choose_is_refused():
     with pytest.raises(DataError, match="single labelled picture.*more --labels"):
-        choose_rate(backbone(), lesson(3))
+        choose_start(backbone(), lesson(3))
     with pytest.raises(DataError, match="diverged at every learning rate"):
-        choose_rate(backbone(), lesson(steps=4), rates=(1e30,))
+        choose_start(backbone(), lesson(steps=4), rates=(1e30,))
+
+
+def test_the_layer_begins_as_a_probe_where_that_does_better():
+    assert choose_start(backbone(), lesson(steps=2), rates=(1e-6,)) == (1e-6, True)  # zeros would stay zeros
+    shuffled = lesson().labels[torch.randperm(60, generator=torch.Generator().manual_seed(3))]
+    assert choose_start(backbone(), replace(lesson(steps=2), labels=shuffled), rates=(1e-6,)) == (1e-6, False)
 
 
 def test_steps_grow_with_the_labels_between_bounds():
@@ -140,4 +147,4 @@ def test_quantities_are_learned_and_answered_in_their_units():
     answers = finetune(backbone(), part, task.images[60:], 1e-2).logits
     assert (answers[:, 0] - truth[60:, 0]).abs().mean() < 150  # of a range of 1,000
     torch.testing.assert_close(answers[:, 1], truth[60:, 1], atol=0.3, rtol=0)  # it did not vary
-    assert choose_rate(backbone(), part, (1e-6, 1e-2)) == 1e-2
+    assert choose_start(backbone(), part, (1e-6, 1e-2)) == (1e-2, False)

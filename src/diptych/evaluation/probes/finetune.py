@@ -5,13 +5,14 @@ crops and flips alone, no other augmentation. Deviations, each the same for ever
 and a cosine to zero instead of SGD, because one set of rates suits small and large networks; the peak rate is the one
 of ``RATES`` with the least cross-entropy on a stratified fifth of the labelled pictures, where SimCLR's is fixed; the
 number of steps grows with that of the labels, between two bounds; each picture is seen in two crops at a time (repeated
-augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins as a linear probe of the
-frozen features (Kumar et al., arXiv 2202.10054): one that begins at zero takes hundreds of steps to be worth as much,
-and its first gradients spoil the features. Of several labels a picture the cross-entropy of each is lowered, of
+augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins at zero, or as a linear
+probe of the frozen features (Kumar et al., arXiv 2202.10054), whichever does better on that fifth: with good features a
+layer of zeros takes hundreds of steps to be worth as much, and its first gradients spoil them; random ones are better
+off without a probe. Of several labels a picture the cross-entropy of each is lowered, of
 quantities the squared error, standardised by the labelled pictures; the layer of these begins at zero.
 
-A network trained *from scratch* is the same, begun with random weights: same labels, steps, augmentation and choice of
-the rate. So what differs is what pretraining gave. Test pictures play no part before they are predicted, once.
+A network trained *from scratch* is the same, begun with random weights: same labels, steps, augmentation and choices.
+So what differs is what pretraining gave. Test pictures play no part before they are predicted, once.
 """
 
 import copy
@@ -67,6 +68,8 @@ class Lesson:
     """Of the order, the crops, and the fifth that chooses the rate."""
     steps: int | None = None
     """How many; chosen by the number of pictures if None."""
+    is_probed: bool = True
+    """The layer on top begins as a linear probe; at zero if not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +90,11 @@ def steps_for(pictures: int) -> int:
     return min(MOST, max(FEWEST, EPOCHS * pictures // BATCH))
 
 
-def choose_rate(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float] = RATES) -> float:
-    """Return the rate with the least loss on a fifth of the labelled pictures, learned from the others.
+def choose_start(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float] = RATES) -> tuple[float, bool]:
+    """Choose how to begin by the loss on a fifth of the labelled pictures, learned from the others.
+
+    Returns:
+        The rate, and whether the layer on top begins as a linear probe; of equal ones the first rate, and a probe.
 
     Raises:
         DataError: no class has two pictures, so that none can be held out, or every rate diverged.
@@ -100,14 +106,17 @@ def choose_rate(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float]
             "label two or more of each, or ask for more --labels"
         )
     labels, _ = standardised(lesson.labels)
-    part = replace(lesson, images=lesson.images[kept], labels=labels[kept])
+    starts = [
+        (rate, probed) for rate in rates for probed in ((False,) if labels.is_floating_point() else (True, False))
+    ]
     losses = []
-    for rate in rates:
+    for rate, probed in starts:
+        part = replace(lesson, images=lesson.images[kept], labels=labels[kept], is_probed=probed)
         logits = _predict(backbone, _train(backbone, part, rate), lesson.images[held])
         losses.append(loss(logits, labels[held]).nan_to_num(torch.inf, torch.inf).item())
     if min(losses) == torch.inf:
         raise DataError("fine-tuning diverged at every learning rate that was tried: leave out --probes finetune")
-    return rates[losses.index(min(losses))]
+    return starts[losses.index(min(losses))]
 
 
 def finetune(backbone: FrozenBackbone, lesson: Lesson, test: Tensor, rate: float) -> Tuned:
@@ -117,7 +126,7 @@ def finetune(backbone: FrozenBackbone, lesson: Lesson, test: Tensor, rate: float
         backbone: what training begins with, and how pictures are brought to it.
         lesson: what it is to learn.
         test: pictures as they are stored.
-        rate: peak learning rate, of ``choose_rate``.
+        rate: peak learning rate, of ``choose_start``.
     """
     labels, in_units = standardised(lesson.labels)
     logits = in_units(_predict(backbone, _train(backbone, replace(lesson, labels=labels), rate), test))
@@ -161,7 +170,7 @@ def _layer(backbone: FrozenBackbone, lesson: Lesson) -> nn.Linear:
     layer = nn.Linear(backbone.num_features, lesson.classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    if lesson.labels.is_floating_point():
+    if lesson.labels.is_floating_point() or not lesson.is_probed:
         return layer
     rows = torch.randperm(len(lesson.images), generator=generator(lesson.seed, ORDER, 0))[:PROBED]
     values = backbone.embed(lesson.images[rows]).clone()
