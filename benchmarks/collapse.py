@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from diptych import api
+from diptych.api import learning
 from diptych.config import to_dict
 from diptych.evaluation.run import evaluate
 from diptych.methods.base import predictions
@@ -76,10 +76,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     asked = parser.parse_args()
     for without, maimed in MAIMED.items():
-        order = api.order("simsiam", asked.data, asked.out / without, {"limit": asked.limit, "epochs": asked.epochs})
+        order = learning.order(
+            "simsiam", asked.data, asked.out / without, {"limit": asked.limit, "epochs": asked.epochs}
+        )
         settings = to_dict(order.config.method)
         order = replace(order, config=replace(order.config, method=maimed(**settings)))
-        result = api.run_order(order, asked.out / without, overwrite=True, device="cpu", terminal=Terminal())
+        result = learning.run_order(order, asked.out / without, overwrite=True, device="cpu", terminal=Terminal())
         print(f"\nwithout {without}: {result.warnings}")
         run = RunFolder(asked.out / without)
         for line in told(run.read_lines(run.metrics)):

@@ -23,7 +23,7 @@ from typing import Any
 
 from collapse import MAIMED  # beside this file
 
-from diptych import api
+from diptych.api import learning
 from diptych.config import to_dict
 from diptych.runs import RunFolder
 from diptych.training.card import saved_config
@@ -107,12 +107,12 @@ def run(case: Case, seed: int, folder: Path) -> None:
     if (folder / "report.html").exists():
         return
     settings = SETTINGS | HEADS.get(case.method, {}) | case.settings | {"seed": seed}
-    order = api.order(case.method, "photos", folder, settings)
-    order = api.order(case.method, "photos", folder, settings | {"lr": order.config.optim.lr * case.rate})
+    order = learning.order(case.method, "photos", folder, settings)
+    order = learning.order(case.method, "photos", folder, settings | {"lr": order.config.optim.lr * case.rate})
     if case.without:
         maimed = MAIMED[case.without](**to_dict(order.config.method))
         order = replace(order, config=replace(order.config, method=maimed))
-    api.run_order(order, folder, overwrite=True, device="cpu", terminal=None)
+    learning.run_order(order, folder, overwrite=True, device="cpu", terminal=None)
 
 
 def found(case: Case, folder: Path) -> Found:

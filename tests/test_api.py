@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import diptych
-from diptych import api, errors
+from diptych.api import learning
 from diptych.commands.learning import PretrainArgs
 from diptych.commands.ordering import order
 from diptych.commands.parsing import parse_known
@@ -104,7 +104,7 @@ def test_pretrain_leaves_a_complete_run_folder(finished):
 
 def test_settings_reach_the_run_by_their_names(finished, pictures):
     config = saved_config(RunFolder(finished[0]))
-    assert config == api.order(DEFAULT, pictures, None, SETTINGS).config
+    assert config == learning.order(DEFAULT, pictures, None, SETTINGS).config
     assert (config.data, config.image_size, config.backbone) == (pictures, 16, "resnet20v2")
     assert (config.train.batch_size, config.train.epochs, config.train.precision) == (4, 1, "fp32")
     assert (config.method.projector_width, config.method.predictor_width) == (16, 8)
@@ -164,7 +164,7 @@ def test_a_finished_run_is_resumed_to_what_it_was(finished):
 
 
 def test_a_run_is_not_resumed_with_other_settings(finished, pictures):
-    other = api.order(DEFAULT, pictures, None, SETTINGS | {"epochs": 2}).config
+    other = learning.order(DEFAULT, pictures, None, SETTINGS | {"epochs": 2}).config
     with pytest.raises(RunFolderError, match="begun with other settings.*train.epochs is 1, not 2"):
         diptych.resume(finished[0], config=other)
 
@@ -260,7 +260,7 @@ def test_the_saved_command_gives_the_same_run_again(finished):
     ],
 )
 def test_a_command_gives_the_order_that_it_was_made_of(pictures, name, settings):
-    asked = api.order(name, pictures, "runs/it's here", settings)
+    asked = learning.order(name, pictures, "runs/it's here", settings)
     assert asked.config == with_settings(recipe(name, pictures, settings).config, settings)
     args, again = parsed(asked.command)
     assert args.out == "runs/it's here" and again == asked
@@ -282,7 +282,7 @@ def test_a_choice_that_the_user_overruled_is_left_out_and_the_others_stay(pictur
     overruled = [flag for flag in OTHERS if any(flag in choice.what.split() for choice in offered)]
     assert len(overruled) > 3
     for flag in overruled:
-        asked = api.order(DEFAULT, pictures, None, {flag.removeprefix("--").replace("-", "_"): OTHERS[flag]})
+        asked = learning.order(DEFAULT, pictures, None, {flag.removeprefix("--").replace("-", "_"): OTHERS[flag]})
         left = [choice.what.split()[0] for choice in asked.choices]
         assert left == [choice.what.split()[0] for choice in offered if flag not in choice.what.split()]
 
@@ -294,7 +294,7 @@ def test_a_run_does_not_call_its_users_settings_choices(finished):
 
 def test_every_name_that_the_package_offers_is_there():
     for name in diptych.__all__:
-        assert getattr(diptych, name) is getattr(errors if name == "UserError" else api, name)
+        assert getattr(diptych, name).__name__ == name and getattr(diptych, name).__doc__
 
 
 def test_another_name_is_an_attribute_error():
@@ -303,5 +303,13 @@ def test_another_name_is_an_attribute_error():
 
 
 def test_catching_an_error_of_ours_loads_no_torch():
-    code = "import sys; from diptych import UserError; assert not {'torch', 'diptych.api'} & set(sys.modules)"
+    code = "import sys; from diptych import UserError; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_search_waits_for_nothing_that_it_does_not_need():
+    unneeded = "{'timm', 'sklearn', 'matplotlib', 'scipy', 'diptych.training', 'diptych.evaluation'}"
+    code = (
+        f"import sys, diptych, diptych.commands.vectors as _; diptych.search; assert not {unneeded} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

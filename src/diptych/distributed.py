@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError, UserError
@@ -126,6 +125,8 @@ def wrapped(module: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return module
     if next(module.parameters()).is_cuda:
+        from timm.layers.norm_act import convert_sync_batchnorm
+
         module = convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # timm's: torch's own would drop the activations inside timm's norms
     return nn.parallel.DistributedDataParallel(module)
 

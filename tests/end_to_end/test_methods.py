@@ -7,7 +7,7 @@ import tiny
 from in_process import run_command
 
 import diptych
-from diptych import api
+from diptych.api import learning
 from diptych.methods import ALL_METHODS, METHODS
 from diptych.recipes.book import FITTED, methods
 from diptych.runs import RunFolder
@@ -100,9 +100,14 @@ def test_help_shows_the_flags_of_the_method():
 
 
 def test_a_method_and_its_recipe_are_the_same(pictures):
-    assert api.order("byol", pictures, None, {}) == api.order(api.recipe_for("byol", None), pictures, None, {})
-    assert api.recipe_for("byol", "byol") == "byol" and api.recipe_for("simsiam", "simsiam-cifar") == "simsiam-cifar"
-    assert api.recipe_for(None, None) == "simsiam"
+    assert learning.order("byol", pictures, None, {}) == learning.order(
+        learning.recipe_for("byol", None), pictures, None, {}
+    )
+    assert (
+        learning.recipe_for("byol", "byol") == "byol"
+        and learning.recipe_for("simsiam", "simsiam-cifar") == "simsiam-cifar"
+    )
+    assert learning.recipe_for(None, None) == "simsiam"
 
 
 def test_patches_needs_no_gradients(tmp_path):

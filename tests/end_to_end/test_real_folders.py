@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tiny import BIN, FLAGS, SETTINGS, flat, lines, picture, tree, wait_until
 
 import diptych
-from diptych import api
+from diptych.api import learning
 
 TINY = SETTINGS | {"epochs": 2}
 
@@ -436,7 +436,7 @@ def test_the_sheet_shows_policies_as_they_are_whatever_was_chosen(tmp_path):
     data.mkdir()
     for number in range(4):
         Image.fromarray(picture(number)).convert("L").save(data / f"{number}.png")
-    drawn = api.policy_configs(api.order("simsiam", data, None, {"blur": 0.9}).config)
+    drawn = learning.policy_configs(learning.order("simsiam", data, None, {"blur": 0.9}).config)
     assert (drawn["natural"].views.rotate, drawn["natural"].views.noise, drawn["natural"].views.blur) == (0, 0, 0.5)
     assert drawn["overhead"].views.rotate90 == 0.75 and drawn["grayscale"].views.noise > 0
     assert all(config.channels == 1 and config.views.hue == 0 for config in drawn.values())

@@ -5,7 +5,7 @@ import torch
 from tiny import flat
 
 import diptych
-from diptych import api
+from diptych.api import learning
 from diptych.distributed import World
 from diptych.errors import ConfigError
 from diptych.frozen import load
@@ -27,6 +27,6 @@ def test_it_is_fitted_to_all_pictures_once_and_the_same_again(tmp_path):
 
 
 def test_it_refuses_several_processes(tmp_path):
-    asked = api.order("patches", flat(tmp_path / "data"), None, {"backbone": "patches:8", "image_size": 16})
+    asked = learning.order("patches", flat(tmp_path / "data"), None, {"backbone": "patches:8", "image_size": 16})
     with pytest.raises(ConfigError, match="patches runs in one process: start it without torchrun"):
         build_network(asked.config, World(rank=0, size=2))

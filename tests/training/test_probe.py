@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from tiny import config, flat, lines, paint, tree
 
 from diptych import checkpoint
-from diptych.api import evaluator_for
+from diptych.api.learning import evaluator_for
 from diptych.config import from_dict
 from diptych.distributed import World
 from diptych.errors import ConfigError, DataError

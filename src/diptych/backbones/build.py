@@ -1,14 +1,14 @@
 """One string names a backbone: ``resnet20v2``, ``resnet20v2-nofinal``, ``timm:resnet18``.
 
 A string is all that a saved run needs to rebuild its network, and loading it never imports a name read from a file.
+timm takes a second or two to load, and is loaded only where a network of its own is asked for.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import timm
-from timm.models import is_model_in_modules
 from torch import nn
 
 from diptych.backbones.cifar_resnet import CifarResNetV2
@@ -65,17 +65,23 @@ def build_backbone(name: str, *, image_size: int, channels: int = 3) -> BuiltBac
 
 def is_transformer(name: str) -> bool:
     """Whether ``name`` is a vision transformer, which papers train with settings of their own."""
-    return name.startswith("timm:") and is_model_in_modules(name.removeprefix("timm:"), TRANSFORMERS)
+    if not name.startswith("timm:"):
+        return False
+    from timm.models import is_model_in_modules
+
+    return bool(is_model_in_modules(name.removeprefix("timm:"), TRANSFORMERS))
 
 
 def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
+    import timm
+
     if not timm.is_model(model):
         raise ConfigError(
             f"timm has no model '{model}'{suggest(model, timm.list_models(model[:3] + '*') or POPULAR_TIMM)}"
         )
     options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
     try:
-        module = _create(model, {"img_size": image_size, "dynamic_img_size": True}, options)
+        module = _create(timm.create_model, model, {"img_size": image_size, "dynamic_img_size": True}, options)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"timm:{model} cannot be built for {image_size} px pictures ({str(error).splitlines()[0]}); "
@@ -89,11 +95,11 @@ def _build_timm(model: str, image_size: int, channels: int) -> BuiltBackbone:
     return BuiltBackbone(module=module, num_features=int(num_features), notes=notes)
 
 
-def _create(model: str, sizes: dict[str, Any], options: dict[str, Any]) -> Any:
+def _create(create: Callable[..., Any], model: str, sizes: dict[str, Any], options: dict[str, Any]) -> Any:
     """Create a model that knows its pictures' size, and takes small views too, as far as it can be told."""
     while True:
         try:
-            return timm.create_model(model, **sizes, **options)
+            return create(model, **sizes, **options)
         except TypeError:  # convolutional models take pictures of any size and know none of this
             if not sizes:
                 raise

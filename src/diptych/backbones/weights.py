@@ -12,8 +12,6 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from diptych.errors import ConfigError, typed
@@ -179,7 +177,7 @@ def _adapted(ours: Weights, module: nn.Module, words: Words) -> tuple[Weights, l
     if _has_small_stem(module) and ours["conv1.weight"].shape[2:] > wanted["conv1.weight"].shape[2:]:
         note = f"the first convolution begins at random: pictures of {size} px have a smaller one than {source}"
         return ours | {"conv1.weight": wanted["conv1.weight"]}, [note]
-    if isinstance(module, VisionTransformer) and (resampled := _resampled(ours, module)) is not None:
+    if "pos_embed" in ours and (resampled := _resampled(ours, module)) is not None:
         return ours | {"pos_embed": resampled}, [f"the position embeddings of {source} are resampled to {size} px"]
     return ours, []
 
@@ -190,10 +188,15 @@ def _has_small_stem(module: nn.Module) -> bool:
     return isinstance(stem, nn.Conv2d) and isinstance(pool, nn.Identity)
 
 
-def _resampled(found: Weights, module: VisionTransformer) -> Tensor | None:
-    """Resample the position embeddings of a square grid to the module's, by timm's way; None where they fit."""
-    positions, own = found.get("pos_embed"), module.pos_embed
-    if positions is None or own is None or positions.shape == own.shape or positions.shape[::2] != own.shape[::2]:
+def _resampled(found: Weights, module: nn.Module) -> Tensor | None:
+    """Resample a vision transformer's position embeddings of a square grid, by timm's way; None where they fit."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+    from timm.models import VisionTransformer
+
+    if not isinstance(module, VisionTransformer):
+        return None
+    positions, own = found["pos_embed"], module.pos_embed
+    if own is None or positions.shape == own.shape or positions.shape[::2] != own.shape[::2]:
         return None
     others = 0 if module.no_embed_class else module.num_prefix_tokens
     cells = positions.shape[1] - others

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from diptych import api
+import diptych
+from diptych.api.maps import vectors_for
 from diptych.commands.parsing import Folder, Switch, parse, tell
 from diptych.config import to_dict
 from diptych.errors import UserError, typed
@@ -52,9 +53,9 @@ def explore(words: list[str]) -> int:
     args, terminal = parse("explore", ExploreArgs, words), Terminal()
     if args.data is None and RunFolder(args.run).config.is_file():
         raise UserError(f"say which pictures to show: type {typed('diptych explore', args.run, 'DATA')}")
-    vectors = api.vectors_for(args.run, args.data, args.device, terminal)
+    vectors = vectors_for(args.run, args.data, args.device, terminal)
     if args.static:
-        page = api.export_map(
+        page = diptych.export_map(
             vectors,
             args.static,
             layout=args.layout,
@@ -64,7 +65,7 @@ def explore(words: list[str]) -> int:
         )
         tell(args.json, {"page": str(page)}, str(page))
         return 0
-    server = api.explore(
+    server = diptych.explore(
         vectors,
         layout=args.layout,
         port=args.port,
@@ -95,7 +96,7 @@ class ExportArgs:
     data_dir: Folder = None
     """Where the archive of a named data set lies."""
     overwrite: Switch = False
-    """Replace what an earlier export left at --out."""
+    """Replace the file at --out, or the folder that an earlier export left there."""
     seed: int = 0
     """Accepted by every command; an export draws nothing at random."""
     json: Switch = False
@@ -105,7 +106,7 @@ class ExportArgs:
 def export(words: list[str]) -> int:
     """Run `diptych export`; returns the exit code."""
     args = parse("export", ExportArgs, words)
-    done = api.export(
+    done = diptych.export(
         args.run,
         args.out,
         to=args.to,
@@ -149,7 +150,7 @@ class PushArgs:
 def push(words: list[str]) -> int:
     """Run `diptych push`; returns the exit code."""
     args = parse("push", PushArgs, words)
-    done = api.push(
+    done = diptych.push(
         args.run,
         args.repo,
         dry_run=args.dry_run,

@@ -8,11 +8,14 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from diptych import api
+import diptych
+from diptych.api.judging import compare_runs
 from diptych.commands.parsing import Folder, Name, Switch, parse, tell
+from diptych.errors import ConfigError
 from diptych.evaluation.choosing.select_text import as_text as selection_as_text
 from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.segmentation.config import SegmentationConfig
+from diptych.evaluation.segmentation.pairs import shows_masks
 from diptych.evaluation.segmentation.table import as_text as segmentation_as_text
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
@@ -40,8 +43,10 @@ def evaluate(words: list[str]) -> int:
     if is_segmentation(words):
         return _segment(words)
     args = parse("evaluate", EvaluateArgs, words)
+    if shows_masks(args.data):  # two classes, by the rule of class folders
+        raise ConfigError(f"{args.data} holds images/ and masks/: add --task segmentation")
     asked = {field.name: getattr(args, field.name) for field in fields(EvaluateConfig)}
-    result = api.evaluate(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
+    result = diptych.evaluate(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
     tell(args.json, result, as_text(result))
     return 0
 
@@ -65,7 +70,7 @@ class SegmentArgs(SegmentationConfig):
 def _segment(words: list[str]) -> int:
     args = parse("evaluate", SegmentArgs, words)
     asked = {field.name: getattr(args, field.name) for field in fields(SegmentationConfig)}
-    result = api.segment(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
+    result = diptych.segment(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
     tell(args.json, result, segmentation_as_text(result))
     return 0
 
@@ -92,7 +97,7 @@ class CompareArgs:
 def compare(words: list[str]) -> int:
     """Run `diptych compare`; returns the exit code."""
     args = parse("compare", CompareArgs, words)
-    found = api.compare_runs(args.runs, args.out)
+    found = compare_runs(args.runs, args.out)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     tell(args.json, found.to_dict(), comparison_as_text(found, width))
     return 0
@@ -123,7 +128,7 @@ class SelectArgs:
 def select(words: list[str]) -> int:
     """Run `diptych select`; returns the exit code."""
     args = parse("select", SelectArgs, words)
-    found = api.select(
+    found = diptych.select(
         args.runs,
         metric=args.metric,
         data=args.data,

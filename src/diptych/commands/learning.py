@@ -6,7 +6,8 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from diptych import api
+import diptych
+from diptych.api.learning import run_order
 from diptych.commands.ordering import help_with_config, order
 from diptych.commands.parsing import Folder, Name, Switch, parse, parse_known, tell
 from diptych.data.decoding.crashes import report_crashes
@@ -63,7 +64,7 @@ def pretrain(words: list[str]) -> int:
             raise UserError("--dry-run plans a run that has not begun: leave out --resume")
         out = args.resume
         config = parse("pretrain", RunConfig, rest, saved_config(RunFolder.open(out)), PretrainArgs)
-        result = api.resume(out, config=config, device=args.device, terminal=terminal, track=args.track)
+        result = diptych.resume(out, config=config, device=args.device, terminal=terminal, track=args.track)
     else:
         asked = order("pretrain", args, rest, args.out, args.device)
         if args.dry_run:
@@ -74,7 +75,7 @@ def pretrain(words: list[str]) -> int:
         if args.out is None:
             raise UserError("say where the run goes: add `--out runs/NAME`")
         out = args.out
-        result = api.run_order(
+        result = run_order(
             asked, out, overwrite=args.overwrite, device=args.device, terminal=terminal, track=args.track
         )
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs:.3g} epochs"

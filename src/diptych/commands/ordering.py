@@ -5,7 +5,8 @@ import itertools
 import re
 from typing import Any, Protocol
 
-from diptych import api
+from diptych.api.learning import order as ordered
+from diptych.api.learning import recipe_for
 from diptych.commands.parsing import USAGE, parse, parse_known, tyro_cli
 from diptych.config import flatten, to_dict
 from diptych.errors import UserError
@@ -28,7 +29,7 @@ class Begins(Protocol):
 
 def order(command: str, args: Begins, words: list[str], out: str | None, device: str = "auto") -> Order:
     """Turn what was typed into an order, the way the library does: a recipe, and the settings that were given."""
-    name = api.recipe_for(args.method, args.recipe)
+    name = recipe_for(args.method, args.recipe)
     words, auto = _without_auto(words)
     config = parse(command, RunConfig, words, skeleton(name), type(args))
     if not config.data:
@@ -39,7 +40,7 @@ def order(command: str, args: Begins, words: list[str], out: str | None, device:
     given = {re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in words if word[:2] == "--"}
     values = {key.rpartition(".")[2]: value for key, value in flatten(to_dict(config)).items()}
     settings = {key: value for key, value in values.items() if key in given}
-    return api.order(name, config.data, out, settings | auto, device)
+    return ordered(name, config.data, out, settings | auto, device)
 
 
 def _without_auto(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -55,7 +56,7 @@ def _without_auto(words: list[str]) -> tuple[list[str], dict[str, str]]:
 def help_with_config(command: str, cls: type[Any], words: list[str]) -> int:
     """Print the help of a command that takes a run's whole configuration beside its own options."""
     args, _ = parse_known(command, cls, [word for word in words if word not in ("-h", "--help")])
-    name = api.recipe_for(args.method, args.recipe)
+    name = recipe_for(args.method, args.recipe)
     with contextlib.suppress(SystemExit):
         tyro_cli(command, cls, ["--help"], None)
     print(

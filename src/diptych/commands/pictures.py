@@ -5,7 +5,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from diptych import api
+import diptych
+from diptych.api.learning import draw_policies, draw_views
 from diptych.auditing.summary import as_text as audit_as_text
 from diptych.commands.ordering import help_with_config, order
 from diptych.commands.parsing import Folder, Name, Switch, parse, parse_known, tell
@@ -31,7 +32,7 @@ class AuditArgs:
 def audit(words: list[str]) -> int:
     """Run `diptych audit`; returns the exit code."""
     args = parse("audit", AuditArgs, words)
-    result = api.audit(args.data, args.out, data_dir=args.data_dir, terminal=Terminal())
+    result = diptych.audit(args.data, args.out, data_dir=args.data_dir, terminal=Terminal())
     tell(args.json, result, audit_as_text(result))
     return 0
 
@@ -57,7 +58,7 @@ def preview(words: list[str]) -> int:
     if {"-h", "--help"} & set(words):
         return help_with_config("preview", PreviewArgs, words)
     args, rest = parse_known("preview", PreviewArgs, words)
-    draw = api.draw_policies if args.policies else api.draw_views
+    draw = draw_policies if args.policies else draw_views
     out = args.out or ("policies.png" if args.policies else "views.png")
     path = draw(order("preview", args, rest, None), out)
     tell(args.json, {"views": str(path)}, str(path))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from diptych import api
+import diptych
 from diptych.commands.parsing import Switch, parse, tell
 from diptych.config import to_dict
 from diptych.errors import ConfigError
@@ -49,7 +49,7 @@ def embed(words: list[str]) -> int:
     """Run `diptych embed`; returns the exit code."""
     args = parse("embed", EmbedArgs, words)
     asked = {field.name: getattr(args, field.name) for field in fields(EmbedConfig)}
-    done = api.embed(args.run, args.data, args.out, device=args.device, terminal=Terminal(), **asked)
+    done = diptych.embed(args.run, args.data, args.out, device=args.device, terminal=Terminal(), **asked)
     paths = {"path": str(done.path), "quarantine": str(done.quarantine) if done.quarantine else None}
     value = to_dict(done) | paths | {"pictures_per_second": done.pictures_per_second}
     tell(args.json, value, f"{done.path}: {done.sentence}")
@@ -86,7 +86,7 @@ def search(words: list[str]) -> int:
     page = refuse_written("--html", args.html, (".html",), overwrite=args.overwrite) if args.html else None
     if args.query is None and (args.index is None or page):
         raise ConfigError("say what to search for: the name of a picture of the set, or a file")
-    terminal, vectors, index = Terminal(), api.read_vectors(args.vectors), None
+    terminal, vectors, index = Terminal(), diptych.read_vectors(args.vectors), None
     if args.index and (args.overwrite or not Path(args.index).exists()):
         index = build_index(args.index, vectors, overwrite=args.overwrite, terminal=terminal)
     elif args.index:
@@ -97,7 +97,7 @@ def search(words: list[str]) -> int:
         assert index is not None
         tell(args.json, {"index": str(index.path), **to_dict(index.card)}, f"search {index.sentence}")
         return 0
-    found = api.search(vectors, args.query, args.k, index=index, device=args.device)
+    found = diptych.search(vectors, args.query, args.k, index=index, device=args.device)
     if page:
         write_page(page, found, vectors, args.query)
     tell(args.json, found.to_dict(), found.as_text())
@@ -130,8 +130,8 @@ def duplicates(words: list[str]) -> int:
     again = args.overwrite
     out = refuse_written("--out", args.out, (".csv",), overwrite=again) if args.out else None
     keep = refuse_written("--keep-list", args.keep_list, LISTS, overwrite=again) if args.keep_list else None
-    vectors = api.read_vectors(args.vectors)
-    found = api.duplicates(vectors, _threshold(args.threshold))
+    vectors = diptych.read_vectors(args.vectors)
+    found = diptych.duplicates(vectors, _threshold(args.threshold))
     if out:
         write_groups(out, found)
     if keep:
@@ -174,7 +174,7 @@ def outliers(words: list[str]) -> int:
     args = parse("outliers", OutliersArgs, words)
     if args.out:
         refuse_written("--out", args.out, (".csv",), overwrite=args.overwrite)
-    found = api.outliers(api.read_vectors(args.vectors), top=args.top, neighbours=args.neighbours)
+    found = diptych.outliers(diptych.read_vectors(args.vectors), top=args.top, neighbours=args.neighbours)
     if args.out:
         write_csv(Path(args.out), OUTLIER_COLUMNS, found.csv_rows())
     tell(args.json, found.to_dict(), found.as_text())
@@ -211,8 +211,8 @@ def select_labels(words: list[str]) -> int:
     args = parse("select-labels", SelectLabelsArgs, words)
     if args.out:
         refuse_written("--out", args.out, (".csv",), overwrite=args.overwrite)
-    chosen = api.select_labels(
-        api.read_vectors(args.vectors),
+    chosen = diptych.select_labels(
+        diptych.read_vectors(args.vectors),
         args.budget,
         method=args.method,
         labelled=read_labelled(args.labelled) if args.labelled else (),

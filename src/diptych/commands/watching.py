@@ -7,7 +7,7 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from diptych import api
+import diptych
 from diptych.commands.parsing import USAGE, Switch, parse, tell
 from diptych.errors import UserError, check
 from diptych.reports.screen import view
@@ -29,7 +29,7 @@ class ReportArgs:
 def report(words: list[str]) -> int:
     """Run `diptych report`; returns the exit code."""
     args = parse("report", ReportArgs, words)
-    path = api.report(args.run)
+    path = diptych.report(args.run)
     tell(args.json, {"report": str(path)}, str(path))
     return 0
 

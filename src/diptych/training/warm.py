@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -158,6 +157,8 @@ def _from_run(config: RunConfig, path: Path) -> Start:
 
 def _from_timm(config: RunConfig) -> Start:
     """Let timm find its weights, in its cache or by a download, and fit them to the channels of the pictures."""
+    import timm
+
     model = config.backbone.removeprefix("timm:")
     if model == config.backbone:
         raise ConfigError(f"timm has no weights for {model}: choose a --backbone timm:MODEL, such as timm:resnet18")

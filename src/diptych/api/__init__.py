@@ -1,0 +1,1 @@
+"""The library's main calls, typed: what the command line does, from Python, as ``diptych.pretrain`` and so on."""
