@@ -17,7 +17,7 @@ from diptych.data.sources.open import open_data
 from diptych.errors import ConfigError, DataError
 from diptych.evaluation import given
 from diptych.evaluation.config import EvaluateConfig
-from diptych.evaluation.probes import finetune
+from diptych.evaluation.probes import finetune, holding_out, linear
 from diptych.evaluation.probes.finetune import Lesson
 from diptych.evaluation.table import as_text, saved_of
 from diptych.frozen import FrozenBackbone, initial_backbone
@@ -305,6 +305,33 @@ def test_of_groups_whole_ones_are_drawn(tmp_path: Path, pictures: Path) -> None:
     for probe in ("knn", "linear"):
         first, second = (result["contenders"]["random"][probe] for result in results)
         assert first["top1"] == second["top1"] and first["ci95"] != second["ci95"]
+
+
+def test_what_probes_learn_from_is_held_out_by_group(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = ["path,label,split,group"]
+    for part in ("train", "test"):
+        for path in sorted((pictures / part).rglob("*.png")):
+            rows.append(f"{path},{path.parent.name},{part},{part}-{int(path.stem) // 3}")  # of every colour three
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    met: list[list[int]] = []
+
+    def hold_out(labels: torch.Tensor, seed: int, groups: torch.Tensor | None = None) -> object:
+        kept, held = holding_out.hold_out(labels, seed, groups=groups)
+        assert groups is not None and not set(groups[kept].tolist()) & set(groups[held].tolist())
+        met.append(groups.bincount().tolist())
+        return kept, held
+
+    for probe in (linear, finetune):
+        monkeypatch.setattr(probe, "hold_out", hold_out)
+    monkeypatch.setattr(finetune, "RATES", (1e-3,))
+    evaluate(
+        make_run(tmp_path / "run"), str(tmp_path / "list.csv"), probes="linear,finetune", finetune_steps=1, seeds=1
+    )
+    assert len(met) == 5 and all(
+        sizes == [9] * 4 for sizes in met
+    )  # linear: ours, random, pixels; fine-tuning: ours, scratch
 
 
 def test_the_newest_pictures_are_tested_on(tmp_path: Path, pictures: Path) -> None:

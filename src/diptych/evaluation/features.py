@@ -22,6 +22,12 @@ class Features:
     """``(N, D)`` float32 on the CPU."""
     labels: Tensor
     """``(N,)`` int64, places in the list of classes; or several labels, or quantities: see ``truth``."""
+    groups: Tensor | None = None
+    """``(N,)`` int64, of pictures that belong together; None where each stands for itself."""
+
+    def part(self, rows: Tensor) -> "Features":
+        """Return those of some rows, int64."""
+        return Features(self.values[rows], self.labels[rows], None if self.groups is None else self.groups[rows])
 
 
 def backbone_features(backbone: FrozenBackbone, images: Tensor, labels: Tensor, batch_size: int = 256) -> Features:

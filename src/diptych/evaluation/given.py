@@ -1,5 +1,7 @@
 """The pictures and their features, as each contender takes them: read and computed once."""
 
+from dataclasses import replace
+
 import torch
 
 from diptych.backbones.feature_choice import FeatureChoice
@@ -59,7 +61,7 @@ class Given:
         parts = ((pictures.train.images, pictures.train_labels), (pictures.test.images, pictures.test_labels))
         if backbone is None:
             train, test = (pixel_features(images, labels) for images, labels in parts)
-            return train, test
+            return replace(train, groups=pictures.train_groups), test
         found = []
         for (images, labels), digest in zip(parts, self._digests[made.image_size, made.pixels], strict=True):
             key = (contender.weights_hash, to_dict(made), to_dict(self._choice), digest, str(backbone.device))
@@ -73,4 +75,4 @@ class Given:
                     "--lr"
                 )
             found.append(Features(values, labels))
-        return found[0], found[1]
+        return replace(found[0], groups=pictures.train_groups), found[1]

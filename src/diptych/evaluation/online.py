@@ -31,6 +31,7 @@ from diptych.errors import ConfigError, DataError, RunFolderError
 from diptych.evaluation.features import backbone_features
 from diptych.evaluation.pictures import Labelled, open_labelled, read_labelled
 from diptych.evaluation.probes import knn, linear
+from diptych.evaluation.probes.holding_out import hold_out
 from diptych.frozen import FrozenBackbone
 from diptych.progress import Terminal
 from diptych.seeding import DRAW, generator
@@ -224,7 +225,7 @@ def read_probe(
         terminal.say(f"--probe: {sources.found}")
         train, test = stratified_split(_in_pairs(draw(sources.train, pictures)), SEED, JUDGED)
         labelled = read_labelled(replace(sources, train=train, test=test), size, pixels, terminal)
-        if not len(linear.hold_out(labelled.train_labels, SEED)[1]):
+        if not len(hold_out(labelled.train_labels, SEED)[1]):
             raise DataError("a class needs four pictures or more, and none has as many: raise --limit, or label more")
     except DataError as error:
         told = str(error).replace("--limit", "--probe-pictures")

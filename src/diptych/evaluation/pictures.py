@@ -17,6 +17,7 @@ from diptych.data.sources.split import draw, stratified_split
 from diptych.data.stores.memory import MemoryStore, build_memory_store
 from diptych.errors import DataError
 from diptych.evaluation.answers import refuse_many, refuse_unanswerable, refuse_unique
+from diptych.evaluation.groups import groups_of, together
 from diptych.evaluation.random_split import random_split
 from diptych.evaluation.targets import Columns, Targets, read_targets
 from diptych.progress import Terminal
@@ -54,6 +55,8 @@ class Labelled:
     """Those that have training pictures; or the names of the labels, or of the quantities."""
     bad: list[BadPicture]
     """Left out because they could not be read."""
+    train_groups: Tensor | None = None
+    """``(N,)`` int64, which training pictures belong together, see ``groups.together``; None where none do."""
 
 
 def open_labelled(
@@ -143,6 +146,7 @@ def read_labelled(sources: Sources, size: int, pixels: PixelFormat, terminal: Te
     """
     bad: list[BadPicture] = []
     train, test = (_read(source, size, pixels, bad, terminal) for source in (sources.train, sources.test))
+    groups = together(groups_of(sources.train, train))
     if targets := sources.targets:
         truth = [
             targets.of(source, store.source_indices.tolist())
@@ -150,7 +154,13 @@ def read_labelled(sources: Sources, size: int, pixels: PixelFormat, terminal: Te
         ]
         refuse_unanswerable(targets.names, *truth)
         return Labelled(
-            train=train, test=test, train_labels=truth[0], test_labels=truth[1], classes=targets.names, bad=bad
+            train=train,
+            test=test,
+            train_labels=truth[0],
+            test_labels=truth[1],
+            classes=targets.names,
+            bad=bad,
+            train_groups=groups,
         )
     train_names, test_names = (
         [names[place] for place in store.source_indices.tolist()]
@@ -165,6 +175,7 @@ def read_labelled(sources: Sources, size: int, pixels: PixelFormat, terminal: Te
         test_labels=torch.tensor([places[name] for name in test_names]),
         classes=classes,
         bad=bad,
+        train_groups=groups,
     )
 
 

@@ -12,8 +12,9 @@ from diptych.evaluation.features import PIXEL_SIDE, Features, is_averaged
 from diptych.evaluation.numbers.headline import Headline
 from diptych.evaluation.numbers.scores import Score
 from diptych.evaluation.pictures import Labelled
-from diptych.evaluation.probes import finetune, keras_protocol, knn, linear
+from diptych.evaluation.probes import finetune, keras_protocol, knn
 from diptych.evaluation.probes.finetune import Lesson
+from diptych.evaluation.probes.holding_out import HELD_OUT
 from diptych.evaluation.subsets import ALL, Budget, subset
 from diptych.evaluation.task import Task, task_of
 from diptych.progress import Terminal
@@ -110,7 +111,7 @@ def _probed(
     scores: list[Score] = []
     neighbors = None
     for rows, seed in zip(drawn, seeds, strict=True):
-        part = Features(train.values[rows], train.labels[rows])
+        part = train.part(rows)
         if probe == "linear":
             answers, how = task.linear(part, test.values, seed)
             scores.append(task.score(answers, test.labels, **how))
@@ -133,6 +134,7 @@ def _finetuned(
         lesson = Lesson(
             images=pictures.train.images[rows],
             labels=pictures.train_labels[rows],
+            groups=None if pictures.train_groups is None else pictures.train_groups[rows],
             classes=len(task.names),
             views=plan.views,
             seed=seed,
@@ -199,7 +201,7 @@ def _settings(pictures: Labelled, plan: Plan, task: Task) -> dict[str, Any]:
         "linear": task.linear_settings,
         "finetune": {
             "optimizer": "AdamW",
-            "lr_chosen_on": f"{linear.HELD_OUT:.0%} of the labelled pictures of the first seed",
+            "lr_chosen_on": f"{HELD_OUT:.0%} of the labelled pictures of the first seed",
             "lr_grid": list(finetune.RATES),
             "weight_decay": finetune.WEIGHT_DECAY,
             "batch_size": finetune.BATCH,

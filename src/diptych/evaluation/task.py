@@ -18,6 +18,7 @@ from diptych.evaluation.numbers.metrics import Task as Kind
 from diptych.evaluation.numbers.scores import Score, score, score_labels, score_quantities
 from diptych.evaluation.pictures import Labelled
 from diptych.evaluation.probes import knn, linear, ridge
+from diptych.evaluation.probes.holding_out import HELD_OUT
 
 _LEAST_SHARE = 1e-9
 """Shares of neighbours nearer to 0 or 1 count as this far from it: none is certain, and equal ones stay equal."""
@@ -69,7 +70,7 @@ class Classes(Task):
     called = "classes"
     linear_settings: ClassVar[dict[str, Any]] = {
         "objective": "mean cross-entropy + l2/2 · squared weights, on standardised features",
-        "l2_chosen_on": f"{linear.HELD_OUT:.0%} of the training pictures",
+        "l2_chosen_on": f"{HELD_OUT:.0%} of the training pictures",
         "l2_grid": list(linear.L2_GRID),
         "tolerance": linear.TOLERANCE,
         "max_iterations": linear.MAX_ITERATIONS,
@@ -122,7 +123,7 @@ class Quantities(Task):
     called = "targets"
     linear_settings: ClassVar[dict[str, Any]] = {
         "objective": "half the mean squared error + l2/2 · squared weights, on standardised features",
-        "l2_chosen_on": f"{linear.HELD_OUT:.0%} of the training pictures",
+        "l2_chosen_on": f"{HELD_OUT:.0%} of the training pictures",
         "l2_grid": list(linear.L2_GRID),
     }
 

@@ -11,7 +11,7 @@ from torch import nn
 from diptych.errors import DataError
 from diptych.evaluation.probes import finetune as module
 from diptych.evaluation.probes.finetune import Lesson, choose_start, finetune, steps_for
-from diptych.evaluation.probes.linear import hold_out
+from diptych.evaluation.probes.holding_out import hold_out
 from diptych.frozen import BackboneCard, FrozenBackbone, Preprocessing, prepared
 from diptych.seeding import ORDER, VIEWS, generator
 from diptych.views.config import ViewsConfig

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from diptych.errors import DataError
 from diptych.evaluation.features import Features
-from diptych.evaluation.probes.linear import L2_GRID, Problem, fit_linear, hold_out
+from diptych.evaluation.probes.holding_out import hold_out
+from diptych.evaluation.probes.linear import L2_GRID, Problem, fit_linear
 
 
 def clusters(rows: int, width: int, classes: int = 3, spread: float = 2.0, seed: int = 0) -> Features:
@@ -101,15 +102,6 @@ def test_the_strength_is_chosen_without_the_test_pictures() -> None:
     train = clusters(150, 10)
     chosen = {fit_linear(train, clusters(20, 10, seed=seed).values * 10**seed, 3, seed=0).l2 for seed in range(3)}
     assert len(chosen) == 1
-
-
-def test_a_fifth_of_each_class_is_held_out() -> None:
-    labels = torch.tensor([0] * 50 + [1] * 10 + [2] * 2 + [3])
-    kept, held = hold_out(labels, seed=0)
-    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(63))
-    assert labels[held].bincount(minlength=4).tolist() == [10, 2, 1, 0]  # the single one is kept to fit on
-    assert torch.equal(held, hold_out(labels, seed=0)[1])
-    assert not torch.equal(held, hold_out(labels, seed=1)[1])
 
 
 def test_single_pictures_of_each_class_cannot_tune_a_probe() -> None:

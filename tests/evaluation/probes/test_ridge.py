@@ -7,7 +7,8 @@ from torch import Tensor
 
 from diptych.errors import DataError
 from diptych.evaluation.features import Features
-from diptych.evaluation.probes.linear import L2_GRID, hold_out
+from diptych.evaluation.probes.holding_out import hold_out
+from diptych.evaluation.probes.linear import L2_GRID
 from diptych.evaluation.probes.ridge import RidgeProblem, fit_ridge
 
 

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from diptych.errors import DataError
-from diptych.evaluation.probes.linear import Problem, hold_out
+from diptych.evaluation.probes.holding_out import hold_out
+from diptych.evaluation.probes.linear import Problem
 from diptych.evaluation.truth import loss, standardised
 from diptych.frozen import FrozenBackbone, prepared
 from diptych.hardware import native_bf16
@@ -68,6 +69,8 @@ class Lesson:
     """Of the order, the crops, and the fifth that chooses the rate."""
     steps: int | None = None
     """How many; chosen by the number of pictures if None."""
+    groups: Tensor | None = None
+    """``(N,)`` int64: pictures of one group are not parted where the rate is chosen; None where each stands alone."""
     is_probed: bool = True
     """The layer on top begins as a linear probe; at zero if not."""
 
@@ -99,7 +102,7 @@ def choose_start(backbone: FrozenBackbone, lesson: Lesson, rates: Sequence[float
     Raises:
         DataError: no class has two pictures, so that none can be held out, or every rate diverged.
     """
-    kept, held = hold_out(lesson.labels, lesson.seed)
+    kept, held = hold_out(lesson.labels, lesson.seed, groups=lesson.groups)
     if not len(held):
         raise DataError(
             "every class has a single labelled picture, which leaves none to choose fine-tuning's learning rate on: "

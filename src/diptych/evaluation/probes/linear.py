@@ -23,15 +23,12 @@ from torch import Tensor
 
 from diptych.errors import DataError, byte_size
 from diptych.evaluation.features import Features
+from diptych.evaluation.probes.holding_out import hold_out
 from diptych.evaluation.truth import loss as loss_of
-from diptych.evaluation.truth import strata
 from diptych.hardware import free_memory
-from diptych.seeding import SPLIT, generator
 
 L2_GRID = tuple(10.0 ** (half / 2) for half in range(4, -13, -1))
 """From 100 (all but a constant prediction) to 1e-6 (all but unpenalised), in half decades."""
-HELD_OUT = 0.2
-"""Fraction of the training pictures on which the L2 strength is chosen."""
 PATIENCE = 3
 """Steps along the path without a better held-out cross-entropy, after which weaker penalties are not tried."""
 TOLERANCE = 1e-4
@@ -163,22 +160,6 @@ def principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     return rotation, variances.clamp_min(0).to(x.dtype)
 
 
-def hold_out(labels: Tensor, seed: int, fraction: float = HELD_OUT) -> tuple[Tensor, Tensor]:
-    """Split rows by class: ``(rows to fit on, rows held out)``, int64 and sorted.
-
-    A class with two or more pictures has at least one on each side; one with a single picture keeps it for fitting.
-    What stands for classes where there are none is told by ``truth.strata``.
-    """
-    labels = strata(labels)
-    is_held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in set(labels.tolist()):
-        rows = (labels == label).nonzero()[:, 0]
-        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        order = torch.randperm(len(rows), generator=generator(seed, SPLIT, label, 1))  # 1: not the test split's stream
-        is_held[rows[order[:count]]] = True
-    return (~is_held).nonzero()[:, 0], is_held.nonzero()[:, 0]
-
-
 def fit_linear(train: Features, test: Tensor, classes: int, seed: int) -> LinearProbe:
     """Choose the L2 strength on held-out training pictures, fit on all of them, predict the test pictures.
 
@@ -214,7 +195,7 @@ def fit_planes(train: Features, classes: int, seed: int) -> Planes:
             into memory.
     """
     _check_memory(train.values, classes)
-    kept, held = hold_out(train.labels, seed)
+    kept, held = hold_out(train.labels, seed, groups=train.groups)
     if not len(held):
         raise DataError(
             "every class has a single training picture, which leaves none to choose the linear probe's L2 strength on: "

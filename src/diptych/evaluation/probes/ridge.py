@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diptych.errors import DataError
 from diptych.evaluation.features import Features
-from diptych.evaluation.probes.linear import L2_GRID, hold_out, principal_axes
+from diptych.evaluation.probes.holding_out import hold_out
+from diptych.evaluation.probes.linear import L2_GRID, principal_axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def fit_ridge(train: Features, test: Tensor, seed: int) -> RidgeProbe:
     Raises:
         DataError: there is a single picture, so that none can be held out.
     """
-    kept, held = hold_out(train.labels, seed)
+    kept, held = hold_out(train.labels, seed, groups=train.groups)
     if not len(held):
         raise DataError("a single labelled picture leaves none to choose the linear probe's L2 strength on: label more")
     problem = RidgeProblem(train.values[kept], train.labels[kept])

@@ -1,0 +1,64 @@
+"""Training pictures that are held out, so that a probe's settings are chosen on what it has not learned from."""
+
+import torch
+from torch import Tensor
+
+from diptych.evaluation.truth import strata
+from diptych.seeding import SPLIT, generator
+
+HELD_OUT = 0.2
+"""Share of the training pictures."""
+_STREAM = 1
+"""Parts this stream of random numbers from those of the other splits."""
+
+
+def hold_out(
+    labels: Tensor, seed: int, fraction: float = HELD_OUT, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Split pictures in two: ``(rows to fit on, rows held out)``, int64 and sorted.
+
+    Pictures of one group (a patient, a scene) stay together: half of a patient is too easily told by the other half,
+    and settings chosen so would trust the features too much. Where that leaves nothing to hold out, as where each
+    class is a single group, and where there are no groups, they are split by class: a class of two or more pictures
+    has at least one on each side; one with a single picture keeps it for fitting.
+
+    Args:
+        labels: ``(N,)`` classes, or see ``truth``; what stands for classes there is told by ``truth.strata``.
+        seed: the same one holds out the same pictures.
+        fraction: 0..1, of the pictures of each class; met as nearly as whole groups allow.
+        groups: ``(N,)`` int64, from 0; None where each picture stands for itself.
+    """
+    alike = strata(labels)
+    is_held = torch.zeros(len(alike), dtype=torch.bool) if groups is None else whole(alike, groups, seed, fraction)
+    if not is_held.any():
+        for label in set(alike.tolist()):
+            rows = (alike == label).nonzero()[:, 0]
+            count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+            order = torch.randperm(len(rows), generator=generator(seed, SPLIT, label, _STREAM))
+            is_held[rows[order[:count]]] = True
+    return (~is_held).nonzero()[:, 0], is_held.nonzero()[:, 0]
+
+
+def whole(labels: Tensor, groups: Tensor, seed: int, fraction: float = HELD_OUT) -> Tensor:
+    """Tell which rows ``(N,)`` bool are held out where groups stay whole.
+
+    Groups are taken in random order, each that brings the number of rows nearer to the share wanted and leaves every
+    class a row to fit on.
+
+    Args:
+        labels: ``(N,)`` int64 classes.
+        groups: as for ``hold_out``.
+        seed: likewise.
+        fraction: likewise, of all rows.
+    """
+    order = groups.argsort(stable=True)
+    members = torch.split(order, torch.bincount(groups).tolist())
+    left, wanted, held = torch.bincount(labels), fraction * len(labels), 0
+    is_held = torch.zeros(len(labels), dtype=torch.bool)
+    for place in torch.randperm(len(members), generator=generator(seed, SPLIT, 0, 0, _STREAM)).tolist():
+        rows = members[place]
+        after = left - torch.bincount(labels[rows], minlength=len(left))
+        if len(rows) and abs(held + len(rows) - wanted) < abs(held - wanted) and bool((after[left > 0] > 0).all()):
+            is_held[rows] = True
+            left, held = after, held + len(rows)
+    return is_held
