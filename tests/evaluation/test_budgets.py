@@ -151,12 +151,13 @@ def test_gains_with_few_labels_are_told_in_labels(tmp_path: Path, pictures: Path
     run = make_run(tmp_path / "run", weights=0, began=0)
     state = initial_backbone("resnet20v2", SIZE, 0)[0].state_dict()
     save_file({key: torch.zeros_like(value) for key, value in state.items()}, run / "initial.safetensors")
-    result = evaluate(run, str(pictures), labels="9,100%", seeds=2)
+    result = evaluate(run, str(pictures), labels="9,18,100%", seeds=2)
     few = result["curve"][0]
     assert few["verdict"]["outcome"] == "helped"
     assert few["saved"]["linear"] == {"against": "initial", "labels": None, "low": None, "high": None, "factor": None}
     assert "linear probe: 9 labels with pretraining are worth more than all 36 labels initial" in as_text(result)
     assert "9 labels with pretraining are worth more than all 36 labels initial" in labels_section(facts_of(result))
+    assert result["curve"][1]["saved"]["linear"]["labels"] is None and "18 labels" not in as_text(result)
 
 
 def test_pictures_that_pretraining_changed_are_counted_and_drawn(tmp_path: Path, pictures: Path) -> None:

@@ -130,9 +130,16 @@ def _cell(scores: Mapping[str, Any], headline: Headline) -> str:
 
 
 def saved_of(result: Mapping[str, Any], point: Mapping[str, Any], probe: str) -> str | None:
-    """Say what the labels of one budget are worth without pretraining; None where it has shown no gain there."""
+    """Say what the labels of one budget are worth without pretraining.
+
+    Returns:
+        None where it has shown no gain there, or fewer labels are worth more than all already.
+    """
     saved = point["saved"].get(probe)
     if not saved or point is result["curve"][-1] or point["gains"][saved["against"]][probe]["ci"][0] <= 0:
+        return None
+    fewer = result["curve"][: result["curve"].index(point)]
+    if any(saved_of(result, one, probe) and one["saved"][probe]["labels"] is None for one in fewer):
         return None
     if saved["labels"] is None:
         worth = f"more than all {result['curve'][-1]['pictures']:,} labels"
