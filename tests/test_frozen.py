@@ -303,3 +303,7 @@ def test_features_are_maps_of_prepared_pictures(tmp_path):
         backbone.features(pictures[..., :15])
     with pytest.raises(DataError, match="one picture or more"):
         backbone.features([])
+    with pytest.raises(DataError, match=r"a list of files: type features\(\['a.png'\]\)"):
+        backbone.features("a.png")
+    with pytest.raises(DataError, match=r"takes uint8 pictures .* not uint8 \(3, 3, 16\)"):
+        backbone.features(pictures[0, :, :3, :16])

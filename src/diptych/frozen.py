@@ -145,9 +145,12 @@ class FrozenBackbone:
             BadPicture: a file cannot be read.
             ConfigError: the network has no maps.
         """
+        if isinstance(images, str | Path):
+            raise DataError(f"features() takes a list of files: type features(['{images}'])")
         pictures = images if isinstance(images, Tensor) else self._fit(images)
         wanted = self.preprocessing.pixels
-        if pictures.dtype != getattr(torch, wanted.depth) or pictures.shape[1:2] != (wanted.channels,):
+        kind = (pictures.dtype, pictures.ndim, pictures.shape[1:2])
+        if kind != (getattr(torch, wanted.depth), 4, (wanted.channels,)):
             raise DataError(
                 f"features() takes {wanted.depth} pictures (N, {wanted.channels}, H, W) or a list of files, not "
                 f"{str(pictures.dtype).removeprefix('torch.')} {tuple(pictures.shape)}"
@@ -200,7 +203,7 @@ class FrozenBackbone:
             if isinstance(image, str | Path):
                 raise
             raise DataError(
-                f"embed() takes pictures of {wanted}, as this backbone was trained on, not of {format_of(pixels)}"
+                f"this backbone takes pictures of {wanted}, as it was trained on, not of {format_of(pixels)}"
             ) from bad
 
 
@@ -211,14 +214,14 @@ def _as_array(picture: Picture, size: int) -> Pixels:
         try:
             return to_pixels(picture)
         except ValueError as error:
-            raise DataError(f"embed() cannot use a picture of mode {picture.mode}: {error}") from error
+            raise DataError(f"cannot use a picture of mode {picture.mode}: {error}") from error
     if picture.dtype not in ("uint8", "uint16", "float32") or picture.ndim != 3:
         raise DataError(
-            f"embed() takes uint8, uint16 or float32 arrays (H, W, C), gray ones (H, W, 1), not {picture.dtype} "
+            f"pictures are uint8, uint16 or float32 arrays (H, W, C), gray ones (H, W, 1), not {picture.dtype} "
             f"{picture.shape}"
         )
     if not np.isfinite(picture).all():
-        raise DataError("embed() takes finite values, and some are NaN or infinite; fill them with a number")
+        raise DataError("pictures have finite values, and some are NaN or infinite; fill them with a number")
     return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 

@@ -32,6 +32,9 @@ def refusal(module: nn.Module, *sides: int) -> str:
         ("timm:test_resnet", 128, (64, 32), (2, 4, 8, 16, 32), (32, 32, 48, 192, 96)),
         ("timm:resnet18", 32, (16, 8), (1, 1, 2, 4, 8), (64, 64, 128, 256, 512)),  # the stem for small pictures
         ("timm:test_convnext", 64, (64, 64), (4, 8, 16, 32), (24, 32, 48, 64)),
+        ("timm:pvt_v2_b0", 64, (64, 96), (4, 8, 16, 32), (32, 64, 160, 256)),  # whose patches overlap
+        ("timm:mixer_s32_224", 64, (64, 64), (32,), (512,)),  # all eight layers are of one stride
+        ("timm:sequencer2d_s", 56, (28, 56), (7, 14, 14, 14), (192, 384, 384, 384)),
         ("timm:test_vit", 64, (48, 96), (16,), (64,)),
         ("patches:5", 16, (36, 36), (12,), (5,)),
     ],
@@ -95,7 +98,10 @@ def test_sides_that_do_not_divide_are_refused_with_the_number_that_they_must_be_
     assert refusal(built("resnet20v2"), 9, 9) == words.format("9 × 9", 4)
     assert refusal(built("timm:test_resnet", 128), 33, 33) == words.format("33 × 33", 32)
     assert refusal(built("timm:test_resnet", 128), 16, 16) == words.format("16 × 16", 32)  # its only cell is half one
+    assert refusal(built("timm:test_resnet", 128), 72, 72) == words.format("72 × 72", 32)  # 3 cells, not of 24
     assert refusal(built("timm:test_vit", 64), 64, 40) == words.format("64 × 40", 16)
+    assert refusal(built("timm:sequencer2d_s", 56), 64, 64) == words.format("64 × 64", 14)
+    assert refusal(built("timm:dla34", 64), 66, 66) == words.format("66 × 66", 32)  # its branches do not meet
 
 
 def test_a_refusal_moves_no_statistics() -> None:
@@ -111,6 +117,24 @@ def test_networks_that_have_no_maps_of_a_picture_are_refused() -> None:
     assert refusal(built("patches:5", 32), 32, 36).startswith("patches takes square pictures of 32 px or more")
     assert refusal(built("patches:5", 32), 16, 16).endswith("not 16 × 16 px: give others")
     assert refusal(built("timm:cait_xxs24_224", 32), 16, 16).startswith("this backbone takes no pictures of 16 × 16 px")
+    other = "this backbone takes no pictures of 64 × 64 px ({}): give pictures of the size that it was built for, or"
+    assert refusal(built("timm:coatnet_pico_rw_224", 32), 64, 64).startswith(
+        other.format("The size of tensor a (16) must match the size of tensor b (4) at non-singleton dimension 3")
+    )
+    assert refusal(built("timm:mvitv2_tiny", 32), 64, 64).startswith(
+        other.format("index 15 is out of bounds for dimension 0 with size 15")
+    )
+    advice = "cells: give others, or choose another --backbone"
+    assert refusal(built("timm:levit_128s", 224), 224, 224).endswith(advice)  # 64 would do, which it does not take
+    maps = pyramid(
+        built("timm:coatnet_pico_rw_224", 32), noise(32, 32)
+    )  # its last cell is whole, and nothing else fits
+    assert maps.strides[-1] == 32
+
+
+def test_errors_that_are_not_of_shapes_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="dtype|type"):
+        pyramid(built("timm:test_resnet", 64).double(), noise(64, 64))
 
 
 def test_the_body_of_a_feature_pyramid_network() -> None:

@@ -48,7 +48,7 @@ def divided(folder: Path, train: list[tuple[int, ...]], test: list[tuple[int, ..
 
 def read(folder: Path, **settings: int) -> Labelled:
     paired = open_pairs(str(folder), settings.get("limit"), settings.get("seed", 0))
-    return read_masked(paired, settings.get("size", SIZE), MADE, Terminal(quiet=True))
+    return read_masked(paired, settings.get("size", SIZE), MADE, Terminal(quiet=True))[0]
 
 
 def refusal(folder: Path) -> str:
@@ -125,6 +125,46 @@ def test_too_few_pictures(tmp_path: Path) -> None:
     assert refusal(pairs(tmp_path / "one", (0, 1))).startswith("DATA leaves 1 picture to learn from")
 
 
+def test_folders_may_belong_together(tmp_path: Path) -> None:
+    for scene in range(10):
+        for place in range(3):
+            picture(tmp_path / "images" / f"s{scene}" / f"{place}.png")
+            mask(tmp_path / "masks" / f"s{scene}" / f"{place}.png", 0, 1)
+    paired = open_pairs(str(tmp_path), None, seed=0, by_folder=True)
+    train, test = ({name.split("/")[0] for name in names(part)} for part in (paired.train, paired.test))
+    assert not train & test and len(paired.test) == 6
+    assert [paired.test.images.group(place) for place in range(6)] == [
+        name.split("/")[0] for name in names(paired.test)
+    ]
+    assert paired.test.masks[0] == tmp_path / "masks" / names(paired.test)[0]
+    single = open_pairs(str(tmp_path), None, seed=0)
+    assert single.test.images.group(0) is None
+    with pytest.raises(DataError, match="all pictures of .* belong to the group"):
+        open_pairs(str(pairs(tmp_path / "flat", *[(0, 1)] * 5)), None, 0, by_folder=True)
+
+
+def test_a_folder_in_both_parts_is_told(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for scene in ("a", part):
+            for place in range(2):
+                picture(tmp_path / "images" / part / scene / f"{place}.png")
+                mask(tmp_path / "masks" / part / scene / f"{place}.png", 0, 1)
+    paired = open_pairs(str(tmp_path), None, seed=0, by_folder=True)
+    assert {paired.test.images.group(place) for place in range(4)} == {"a", "val"}
+    assert paired.note.endswith("val/; 1 folder in both parts, so that the test is no test of new ones")
+    assert "folder in both" not in open_pairs(str(tmp_path), None, seed=0).note
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_one_file_may_be_the_mask_of_several_pictures(tmp_path: Path, link: str) -> None:
+    data = pairs(tmp_path, *[(0, 1)] * 10)
+    first, other = data / "masks" / "00.png", data / "masks" / "07.png"
+    other.unlink()
+    getattr(other, link)(first)
+    paired = open_pairs(str(data), None, seed=0)
+    assert sorted(path.name for part in (paired.train, paired.test) for path in part.masks)[7] == "07.png"
+
+
 # Masks
 
 
@@ -138,6 +178,11 @@ def test_a_mask_lies_as_its_picture_does(height: int, width: int, size: int) -> 
     sure = (resized < 40) | (resized > 215)
     assert sure.mean() > 0.5 and ours.shape == (size, size)
     np.testing.assert_array_equal(ours[sure], resized[sure] > 127)
+
+
+def test_a_pixel_is_that_in_the_middle_of_those_it_stands_for() -> None:
+    numbers = np.arange(9 * 13, dtype=np.uint16).reshape(9, 13)
+    np.testing.assert_array_equal(fit_mask(numbers, 3), numbers[1::3, 3:12:3])
 
 
 def test_files_of_every_kind_give_their_numbers(tmp_path: Path) -> None:
@@ -175,6 +220,35 @@ def test_classes_are_those_of_the_training_masks(tmp_path: Path) -> None:
     assert found.test_labels[1, 0, :2].tolist() == [0, 255] and found.test_labels.shape == (2, SIZE, SIZE)
 
 
+def test_a_class_that_chance_leaves_to_the_test_does_not_count(tmp_path: Path) -> None:
+    """One picture in ten shows it: where that is tested on, nothing could have been learned of it."""
+    data = pairs(tmp_path, *[(0, 1)] * 12)
+    tested = names(open_pairs(str(data), None, seed=0).test)
+    mask(data / "masks" / tested[0], 0, 7)
+    found, unlearned = read_masked(open_pairs(str(data), None, seed=0), SIZE, MADE, Terminal(quiet=True))
+    assert unlearned == ("7",) and found.classes == ("0", "1")
+    assert found.test_labels[0, 0, :4].tolist() == [0, 255, 0, 255]
+    mask(data / "masks" / tested[0], 7)
+    assert refusal(data).startswith("of 2 masks of DATA, 1 show a class")
+    both = divided(tmp_path / "both", [(0, 1)] * 3, [(0, 1), (1, 0), (0, 9)])
+    assert open_pairs(str(both), 3, 0).drawn and not open_pairs(str(both), None, 0).drawn
+    assert read_masked(open_pairs(str(both), 3, 0), SIZE, MADE, Terminal(quiet=True))[1] == ("9",)
+
+
+def test_masks_are_as_large_as_pictures_are_seen(tmp_path: Path) -> None:
+    """A camera that was held upright writes rows as columns, and says so."""
+    data = divided(tmp_path, [(0, 1)] * 2, [(0, 1)] * 2)
+    photograph = Image.fromarray(np.zeros((6, 10, 3), np.uint8))
+    told = photograph.getexif()
+    told[0x0112] = 6
+    (data / "images" / "train" / "0.png").unlink()
+    photograph.save(data / "images" / "train" / "0.jpg", exif=told)
+    write(data / "masks" / "train" / "0.png", np.repeat(np.arange(10, dtype=np.uint8) // 5, 6).reshape(10, 6))
+    assert read(data).train_labels[0, :, 0].tolist() == [0] * 4 + [1] * 4
+    write(data / "masks" / "train" / "0.png", np.zeros((6, 10), np.uint8))
+    assert "has 10 × 6 px and its picture train/0.jpg 6 × 10" in refusal(data)
+
+
 def test_pictures_that_cannot_be_read_and_masks_that_say_nothing_are_left_out(tmp_path: Path) -> None:
     data = divided(tmp_path, [(0, 1), (255,), (1, 0), (1, 1)], [(0, 1)] * 2)
     (data / "images" / "train" / "2.png").write_bytes(b"no picture")
@@ -204,7 +278,7 @@ def test_classes_that_cannot_be_told_apart(tmp_path: Path) -> None:
     one = divided(tmp_path / "one", [(0,), (0, 255)], [(0,)] * 2)
     assert "all training masks of DATA show 0 (255 says that nothing is known" in refusal(one)
     new = divided(tmp_path / "new", [(0, 1)] * 2, [(0, 1), (0, 7)])
-    assert refusal(new).startswith("some test masks of DATA show 7, but no training mask does")
+    assert refusal(new).startswith("the mask DATA/masks/test/1.png shows 7, which no training mask does: put it right")
     empty = divided(tmp_path / "empty", [(0, 1)] * 2, [(255,)] * 2)
     assert refusal(empty).startswith("of 2 masks of DATA, 0 show a class: all pixels of the others are 255")
     many = divided(tmp_path / "many", [(0, 1)] * 2, [(0, 1)] * 2)

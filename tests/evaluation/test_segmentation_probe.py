@@ -10,11 +10,11 @@ from torch import Tensor
 
 from diptych.errors import DataError
 from diptych.evaluation.features import Features
-from diptych.evaluation.numbers.statistics import bootstrap_metric
+from diptych.evaluation.numbers.statistics import Estimate, Gain, bootstrap_metric
 from diptych.evaluation.probes.linear import fit_planes
-from diptych.evaluation.segmentation.pixels import Drawn, draw_pixels, enlarged, features_at
+from diptych.evaluation.segmentation.pixels import RARE, Drawn, draw_pixels, enlarged, features_at
 from diptych.evaluation.segmentation.probe import fit_pixels, hold_out_pictures, predict
-from diptych.evaluation.segmentation.score import PixelScore, score
+from diptych.evaluation.segmentation.score import PixelScore, possible, score, within
 
 SIZE = 12
 
@@ -75,6 +75,39 @@ def test_pixels_are_drawn_evenly_and_of_every_class() -> None:
     assert len(draw_pixels(masks, most=10**6, seed=0).rows) == 4 * 144 - 72
 
 
+def test_a_rare_class_is_given_pixels_until_it_has_enough() -> None:
+    masks = torch.zeros(3 * RARE, 4, 4, dtype=torch.uint8)
+    masks[:, 3, 3] = 1
+    drawn = draw_pixels(masks, most=len(masks), seed=0)
+    assert drawn.rows.bincount().min() == 1
+    counts = drawn.labels.bincount()
+    assert RARE <= counts[1] <= RARE + 3 * RARE // 16 * 2  # and some more by chance
+    assert len(drawn.labels) <= len(masks) + RARE
+
+
+def test_more_pictures_than_pixels_give_one_each_as_far_as_they_go() -> None:
+    masks = torch.zeros(40, 4, 4, dtype=torch.uint8)
+    masks[20:] = 1
+    images = random(40, 2, 4, 4)
+    drawn = draw_pixels(masks[:, :4, :4], most=10, seed=0)
+    assert 10 <= len(drawn.rows) <= 10 + 2 * RARE and drawn.labels.unique().tolist() == [0, 1]
+    assert 150 <= len(draw_pixels(masks[:1].repeat(200, 1, 1), most=150, seed=0).rows) <= 150 + RARE
+    kept = Drawn(rows=drawn.rows[:3], places=drawn.places[:3], labels=drawn.labels[:3])  # and some give none
+    found = features_at(lambda pictures: (pictures,), images, kept, 7)
+    torch.testing.assert_close(found, images.flatten(2)[kept.rows, :, kept.places])
+    assert hold_out_pictures(drawn, seed=0).any()
+
+
+def test_groups_are_held_out_whole() -> None:
+    drawn, groups = drawn_of(*[[0, 1]] * 10), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 3, 4])
+    for seed in range(10):
+        held = hold_out_pictures(drawn, seed, groups)
+        assert held.double().mean().item() in (0.2, 0.3)
+        assert not set(groups[drawn.rows[held]].tolist()) & set(groups[drawn.rows[~held]].tolist())
+    with pytest.raises(DataError, match="every training folder shows a class that no other does"):
+        fit_pixels(random(4, 2), drawn_of([0, 1], [0, 2]), classes=3, seed=0, groups=torch.tensor([0, 1]))
+
+
 def test_whole_pictures_are_held_out_and_no_class_is_lost() -> None:
     drawn = drawn_of(*[[0, 1]] * 8, [0, 2], [1, 3])
     for seed in range(20):
@@ -82,6 +115,10 @@ def test_whole_pictures_are_held_out_and_no_class_is_lost() -> None:
         rows = set(drawn.rows[held].tolist())
         assert len(rows) == 2 and not rows & {8, 9}
         assert int(held.sum()) == sum(int((drawn.rows == row).sum()) for row in rows)
+    pairwise = drawn_of(*[[0, 1 + place // 2] for place in range(8)])
+    for seed in range(60):  # two are held out, never both that show a class
+        held = hold_out_pictures(pairwise, seed)
+        assert held.sum() == 4 and pairwise.labels[~held].unique().tolist() == [0, 1, 2, 3, 4]
     assert not hold_out_pictures(drawn_of([0, 1], [0, 2]), seed=0).any()
     assert hold_out_pictures(drawn_of([0, 1], [0, 1]), seed=0).sum() == 2
 
@@ -152,5 +189,18 @@ def test_the_interval_is_that_of_drawing_pictures_by_hand() -> None:
         r, t, g = (part[rows].sum(dim=0) for part in (found.right, found.true, found.given))
         means.append(float((r / (t + g - r)).mean()))
     estimate = bootstrap_metric(found.resampled())
+    twice = PixelScore(right=right.repeat(2, 1), true=found.true.repeat(2, 1), given=found.given.repeat(2, 1))
+    grouped = bootstrap_metric(twice.resampled(torch.arange(25).repeat(2)))
+    assert (grouped.low, grouped.high) == pytest.approx((estimate.low, estimate.high))
     low, high = np.percentile(means, (2.5, 97.5))
     assert estimate.low == pytest.approx(low, abs=0.02) and estimate.high == pytest.approx(high, abs=0.02)
+
+
+def test_intervals_end_where_an_iou_ends() -> None:
+    """Few pictures have wide tails."""
+    cut = within(Estimate(value=0.5, low=-0.2, high=1.3, level=0.95))
+    assert (cut.value, cut.low, cut.high) == (0.5, 0, 1)
+    gain = possible(Gain(points=10.0, low=-130.0, high=120.0, level=0.95, p_value=0.8))
+    assert (gain.points, gain.low, gain.high) == (10, -100, 100)
+    inside = Gain(points=10.0, low=-30.0, high=50.0, level=0.95, p_value=0.8)
+    assert possible(inside) == inside

@@ -7,12 +7,14 @@ from typing import Any
 from diptych.api.settings import Setting
 from diptych.auditing.run import audit as _audit
 from diptych.config import with_settings
+from diptych.errors import ConfigError
 from diptych.evaluation.choosing.select import Selection
 from diptych.evaluation.choosing.select import select as _select
 from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.run import default_name
 from diptych.evaluation.run import evaluate as _evaluate
 from diptych.evaluation.segmentation.config import SegmentationConfig
+from diptych.evaluation.segmentation.pairs import shows_masks
 from diptych.evaluation.segmentation.run import evaluate_segmentation
 from diptych.progress import Terminal
 from diptych.reports.compare import Comparison, draw
@@ -43,6 +45,8 @@ def evaluate(
     Raises:
         UserError: with one line that says what to change.
     """
+    if shows_masks(str(data)):  # two classes, by the rule of class folders
+        raise ConfigError(f"{data} holds images/ and masks/: add --task segmentation (in Python: diptych.segment)")
     config = with_settings(EvaluateConfig(), settings)
     result = _evaluate(run, str(data), config, device=device, terminal=terminal or Terminal(quiet=True))
     write_report(run)

@@ -5,6 +5,7 @@
 - timm's convolutional and hierarchical networks: the layers that timm calls features, as ``features_only`` gives them.
 - timm's plain vision transformers: one map, the patch tokens after the last norm, in their places. A network that was
   built here interpolates its position embeddings to the picture's cells, so that any multiple of the patch will do.
+- Others all of whose layers have one stride (XCiT, mixers): the last layer alone.
 - ``patches``: its 3 × 3 cells, however large the picture.
 
 Dense use wants larger pictures than training did: objects then cover more cells, and what a convolution or attention
@@ -13,6 +14,7 @@ has learned of its surroundings stays as it is.
 
 import contextlib
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +27,8 @@ from diptych.backbones.feature_choice import layers
 from diptych.backbones.patches import GRID, PatchNetwork
 from diptych.errors import ConfigError, DataError, suggest
 
-DIVIDES = 64
-"""Cells a side of the finest map of a picture that divides into those of the coarsest one, too."""
+_OF_SHAPES = re.compile(r"\b(sizes?|shapes?)\b")
+"""What torch says where a network cannot take pictures of other sides than it was built for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,17 +60,28 @@ def pyramid(module: nn.Module, values: Tensor) -> Pyramid:
     if not (isinstance(module, CifarResNetV2) or hasattr(module, "forward_intermediates")):
         raise ConfigError("this backbone has no maps, which segmentation and detection need: choose another --backbone")
     height, width = values.shape[2:]
-    base = _patch(module)
-    if height % base or width % base:
+    patch = _patch(module)
+    if height % patch or width % patch:
         raise _indivisible(module, values)
-    maps = _maps(module, values)
+    try:
+        maps = _maps(module, values)
+    except DataError as error:
+        coarsest = _coarsest(module, values)
+        if coarsest is None or not (height % coarsest or width % coarsest):
+            raise
+        raise _indivisible(module, values) from error
     strides = tuple(round(height / cells.shape[2]) for cells in maps)
+    known = {1, *_reductions(module)}
     for cells, stride in zip(maps, strides, strict=True):
-        if (cells.shape[2] * stride, cells.shape[3] * stride) != (height, width) or not _doubled(stride, base):
+        whole = (cells.shape[2] * stride, cells.shape[3] * stride) == (height, width)
+        # 3 cells of 72 px may have a stride of 32, not 24: the last of them looks beyond the edge.
+        if not whole or (stride not in known and stride & (stride - 1)):
             raise _indivisible(module, values)
     # A single cell may be a part of one, which its shape does not tell.
-    if 1 in maps[-1].shape[2:] and (height % (coarsest := _coarsest(module, values)) or width % coarsest):
+    if 1 in maps[-1].shape[2:] and (coarsest := _coarsest(module, values)) and (height % coarsest or width % coarsest):
         raise _indivisible(module, values)
+    if len(set(strides)) == 1:
+        maps, strides = maps[-1:], strides[-1:]
     return Pyramid(maps=tuple(cells.float() for cells in maps), strides=strides, names=layers(module)[-len(maps) :])
 
 
@@ -152,9 +165,15 @@ def _of_timm(module: nn.Module, values: Tensor) -> list[Tensor]:
     more = {"indices": 1, "norm": True} if _is_plain_transformer(module) else {}
     try:
         found: list[Tensor] = network.forward_intermediates(values, intermediates_only=True, output_fmt="NCHW", **more)
-    except AssertionError as error:  # some transformers take pictures of one size alone
+    except (AssertionError, IndexError, RuntimeError) as error:  # some networks take pictures of one size alone
+        said = str(error).partition("\n")[0].strip(" .")
+        if isinstance(error, RuntimeError) and not _OF_SHAPES.search(said):
+            raise  # such as too little memory
         height, width = values.shape[2:]
-        raise DataError(f"this backbone takes no pictures of {height} × {width} px ({error}): give others") from error
+        raise DataError(
+            f"this backbone takes no pictures of {height} × {width} px{f' ({said})' if said else ''}: give pictures of "
+            "the size that it was built for, or choose another --backbone"
+        ) from error
     return found
 
 
@@ -174,31 +193,34 @@ def _patch_cells(module: PatchNetwork, values: Tensor) -> Pyramid:
     return Pyramid(maps=(cells.float(),), strides=(round(height / GRID),), names=("cells",))
 
 
+def _reductions(module: nn.Module) -> list[int]:
+    """Return the strides of a timm network's layers as timm has them: before a small stem took their place."""
+    infos: Any = getattr(module, "feature_info", ())
+    return [int(info["reduction"]) for info in infos]
+
+
 def _patch(module: nn.Module) -> int:
-    """Return the pixels a side of a transformer's patches, 1 for other networks."""
+    """Return the pixels a side of a transformer's patches, 1 for other networks, and where patches overlap."""
     found: Any = getattr(getattr(module, "patch_embed", None), "patch_size", 1)
-    return int(found[0] if isinstance(found, Sequence) else found)
+    patch = int(found[0] if isinstance(found, Sequence) else found)
+    return 1 if any(stride % patch for stride in _reductions(module)) else patch
 
 
-def _doubled(stride: int, base: int) -> bool:
-    """Whether a stride is ``base`` doubled some times, as strides are where sides divide into cells."""
-    times, rest = divmod(stride, base)
-    return rest == 0 and times > 0 and times & (times - 1) == 0
-
-
-def _coarsest(module: nn.Module, values: Tensor) -> int:
-    """Return the stride of the coarsest map, as a picture that divides shows it."""
-    patch = _patch(module)
-    if isinstance(module, CifarResNetV2) or not _is_plain_transformer(module):
-        side = patch * DIVIDES
+def _coarsest(module: nn.Module, values: Tensor) -> int | None:
+    """Return the stride of the coarsest map, as a small picture that divides shows it; None where it takes none."""
+    if not isinstance(module, CifarResNetV2) and _is_plain_transformer(module):
+        return _patch(module)
+    side = 2 * max(_reductions(module), default=4)
+    try:
         with _at_rest(module):
             return side // _maps(module, _black(module, side, values.shape[1]))[-1].shape[2]
-    return patch
+    except DataError:
+        return None
 
 
 def _indivisible(module: nn.Module, values: Tensor) -> DataError:
     height, width = values.shape[2:]
-    return DataError(
-        f"pictures of {height} × {width} px do not divide into this backbone's cells: give sides that are multiples of "
-        f"{_coarsest(module, values)} px"
-    )
+    coarsest = _coarsest(module, values)
+    helps = coarsest is not None and (height % coarsest or width % coarsest)
+    advice = f"give sides that are multiples of {coarsest} px" if helps else "give others, or choose another --backbone"
+    return DataError(f"pictures of {height} × {width} px do not divide into this backbone's cells: {advice}")

@@ -11,11 +11,9 @@ from tyro.conf import Positional, arg
 import diptych
 from diptych.api.judging import compare_runs
 from diptych.commands.parsing import Folder, Name, Switch, parse, tell
-from diptych.errors import ConfigError
 from diptych.evaluation.choosing.select_text import as_text as selection_as_text
 from diptych.evaluation.config import EvaluateConfig
 from diptych.evaluation.segmentation.config import SegmentationConfig
-from diptych.evaluation.segmentation.pairs import shows_masks
 from diptych.evaluation.segmentation.table import as_text as segmentation_as_text
 from diptych.evaluation.table import as_text
 from diptych.progress import Terminal
@@ -43,8 +41,6 @@ def evaluate(words: list[str]) -> int:
     if is_segmentation(words):
         return _segment(words)
     args = parse("evaluate", EvaluateArgs, words)
-    if shows_masks(args.data):  # two classes, by the rule of class folders
-        raise ConfigError(f"{args.data} holds images/ and masks/: add --task segmentation")
     asked = {field.name: getattr(args, field.name) for field in fields(EvaluateConfig)}
     result = diptych.evaluate(args.run, args.data, device=args.device, terminal=Terminal(), **asked)
     tell(args.json, result, as_text(result))

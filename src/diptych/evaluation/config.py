@@ -60,8 +60,7 @@ class EvaluateConfig:
         numbers = [name for name in ("limit", "seeds", "finetune_steps") if getattr(self, name) is not None]
         check(self, "at least 1", lambda value: value >= 1, *numbers)
         check(self, "0 or more", lambda value: value >= 0, "seed")
-        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise ConfigError(f"--name may hold letters, digits, - and _ alone, not '{self.name}'")
+        check_name(self.name)
         asked = (self.budgets, self.seeds, self.asked_probes, self.features, self.layer)
         if self.protocol == "keras" and asked != ((ALL,), 1, ("knn", "linear"), "pooled", None):
             raise ConfigError(
@@ -115,3 +114,13 @@ class EvaluateConfig:
 
 def _split(text: str) -> list[str]:
     return text.replace(" ", "").split(",")
+
+
+def check_name(name: str | None) -> None:
+    """Refuse the name of a result that is no plain name of a file.
+
+    Raises:
+        ConfigError: it holds something else than letters, digits, - and _.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ConfigError(f"--name may hold letters, digits, - and _ alone, not '{name}'")

@@ -81,7 +81,7 @@ def _evaluation(evaluation: Evaluation) -> str:
     return (
         f'<div class="eyebrow">{_badge(style, sign, verdict["outcome"])}'
         f"<p>{title_of(evaluation)} · {text(date(result['created']))}</p></div>"
-        f'<p class="sentence">{text(verdict["sentence"])}</p>'
+        f'<p class="sentence">{text(verdict["sentence"].replace(" %", SPACE + "%"))}</p>'
         f'<div class="pair"><figure>{_chart(result)}<figcaption>Dot: {of}. Bar: its 95{SPACE}% interval. '
         f"Shade: the {_shade(result)} network’s interval.</figcaption></figure>"
         f'<div class="scroll">{_table(result)}</div></div>' + _basis(result)

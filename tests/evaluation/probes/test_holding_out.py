@@ -45,6 +45,12 @@ def test_where_each_class_is_a_single_group_pictures_are_held_out() -> None:
     assert torch.equal(hold_out(labels, 0, groups=labels)[1], hold_out(labels, 0)[1])
 
 
+def test_of_two_large_groups_the_smaller_is_held_out() -> None:
+    labels, groups = torch.arange(40) % 2, (torch.arange(40) >= 22).long()
+    for seed in range(4):
+        assert hold_out(labels, seed, groups=groups)[1].tolist() == list(range(22, 40))
+
+
 def test_numbers_of_groups_that_no_picture_has_do_no_harm() -> None:
     labels, groups = torch.arange(40) % 2, torch.arange(40) // 4 * 3
     kept, held = hold_out(labels, 0, groups=groups)

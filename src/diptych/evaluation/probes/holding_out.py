@@ -43,7 +43,7 @@ def whole(labels: Tensor, groups: Tensor, seed: int, fraction: float = HELD_OUT)
     """Tell which rows ``(N,)`` bool are held out where groups stay whole.
 
     Groups are taken in random order, each that brings the number of rows nearer to the share wanted and leaves every
-    class a row to fit on.
+    class a row to fit on; where none does, the smallest that leaves every class one, if there is such a group.
 
     Args:
         labels: ``(N,)`` int64 classes.
@@ -55,10 +55,16 @@ def whole(labels: Tensor, groups: Tensor, seed: int, fraction: float = HELD_OUT)
     members = torch.split(order, torch.bincount(groups).tolist())
     left, wanted, held = torch.bincount(labels), fraction * len(labels), 0
     is_held = torch.zeros(len(labels), dtype=torch.bool)
+    least: Tensor | None = None
     for place in torch.randperm(len(members), generator=generator(seed, SPLIT, 0, 0, _STREAM)).tolist():
         rows = members[place]
         after = left - torch.bincount(labels[rows], minlength=len(left))
-        if len(rows) and abs(held + len(rows) - wanted) < abs(held - wanted) and bool((after[left > 0] > 0).all()):
+        if not len(rows) or not bool((after[left > 0] > 0).all()):
+            continue
+        least = rows if least is None or len(rows) < len(least) else least
+        if abs(held + len(rows) - wanted) < abs(held - wanted):
             is_held[rows] = True
             left, held = after, held + len(rows)
+    if not held and least is not None:
+        is_held[least] = True
     return is_held

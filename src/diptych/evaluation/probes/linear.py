@@ -201,6 +201,11 @@ def fit_planes(train: Features, classes: int, seed: int) -> Planes:
             "every class has a single training picture, which leaves none to choose the linear probe's L2 strength on: "
             "label two or more of each"
         )
+    return chosen_planes(train, kept, held, classes)
+
+
+def chosen_planes(train: Features, kept: Tensor, held: Tensor, classes: int) -> Planes:
+    """Choose the L2 strength by fits on the rows ``kept`` and their loss on those ``held``, and fit on all of them."""
     l2, path_converged = _choose_l2(train, kept, held, classes)
     scaler = StandardScaler().fit(train.values.numpy())
     solution = Problem(_standardise(scaler, train.values), train.labels, classes).solve(l2)

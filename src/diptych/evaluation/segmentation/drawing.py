@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -29,6 +30,12 @@ def draw_masks(path: Path, pictures: Tensor, columns: Sequence[tuple[str, Tensor
         classes: numbers as text.
     """
     palette = _palette(len(classes))
+    if (side := pictures.shape[-1] // max(1, round(pictures.shape[-1] / CELL))) < pictures.shape[-1]:
+        pictures = F.interpolate(pictures.float(), size=(side, side), mode="area").to(pictures.dtype)
+        columns = [
+            (title, F.interpolate(masks[:, None], size=(side, side), mode="nearest-exact")[:, 0])
+            for title, masks in columns
+        ]
     shown = [("test picture", np.stack([_visible(picture) for picture in pictures.numpy()]))]
     shown += [(title, palette[masks.numpy()]) for title, masks in columns]
     size = pictures.shape[-1]

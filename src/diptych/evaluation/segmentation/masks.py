@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from diptych.data.decoding.decode import header
 from diptych.data.decoding.pixels import BadPicture
@@ -27,7 +28,7 @@ SPREAD = {"L;2": 85, "L;4": 17}
 """Of gray with few bits, which Pillow spreads over 0..255: the factor."""
 
 
-def read_masked(paired: Paired, size: int, made: Preprocessing, terminal: Terminal) -> Labelled:
+def read_masked(paired: Paired, size: int, made: Preprocessing, terminal: Terminal) -> tuple[Labelled, tuple[str, ...]]:
     """Decode both parts: pictures of the run's kind, and masks of the same size.
 
     Pictures that cannot be read are left out, and so are those that show no class.
@@ -39,7 +40,8 @@ def read_masked(paired: Paired, size: int, made: Preprocessing, terminal: Termin
         terminal: where to speak.
 
     Returns:
-        Labels are masks ``(N, size, size)`` uint8: places in ``classes``, the numbers in the files as text, or 255.
+        Labels are masks ``(N, size, size)`` uint8: places in ``classes``, the numbers in the files as text, or 255. And
+        the numbers that test masks alone show, where chance made it so: like 255, they do not count.
 
     Raises:
         DataError: a mask is no PNG of numbers or has another size than its picture; there is one class alone, or more
@@ -47,13 +49,22 @@ def read_masked(paired: Paired, size: int, made: Preprocessing, terminal: Termin
     """
     bad: list[BadPicture] = []
     parts = [_read(pairs, size, made, bad, terminal) for pairs in (paired.train, paired.test)]
-    parts = [_showing(store, numbers, paired.name) for store, numbers in parts]
-    (train, train_numbers), (test, test_numbers) = parts
-    numbers = _classes(np.unique(train_numbers), np.unique(test_numbers), paired.name)
+    for _, found in parts:
+        _refuse_empty((found != IGNORED).any(axis=(1, 2)), paired.name)
+    (_, train_numbers), (test, test_numbers) = parts
+    numbers = _classes(train_numbers, paired.name)
+    unlearned = sorted(set(np.unique(test_numbers).tolist()) - {*numbers, IGNORED})
+    if unlearned and not paired.drawn:
+        row = int((test_numbers == unlearned[0]).any(axis=(1, 2)).argmax())
+        mask = paired.test.masks[int(test.source_indices[row])]
+        raise DataError(
+            f"the mask {printable(str(mask))} shows {unlearned[0]}, which no training mask does: put it right, or add "
+            f"pictures that show {unlearned[0]} to those that are learned from"
+        )
     place = np.full(1 << 16, IGNORED, np.uint8)
     place[numbers] = np.arange(len(numbers))
-    train_labels, test_labels = (torch.from_numpy(place[found]) for found in (train_numbers, test_numbers))
-    return Labelled(
+    (train, train_labels), (test, test_labels) = (_showing(store, place[found], paired.name) for store, found in parts)
+    labelled = Labelled(
         train=train,
         test=test,
         train_labels=train_labels,
@@ -61,6 +72,7 @@ def read_masked(paired: Paired, size: int, made: Preprocessing, terminal: Termin
         classes=tuple(map(str, numbers)),
         bad=bad,
     )
+    return labelled, tuple(map(str, unlearned))
 
 
 def read_mask(path: Path) -> NDArray[np.uint16]:
@@ -132,22 +144,30 @@ def _refuse_other_size(images: Source, place: int, path: Path, shape: tuple[int,
         )
 
 
-def _showing(store: MemoryStore, numbers: NDArray[np.uint16], data: str) -> tuple[MemoryStore, NDArray[np.uint16]]:
+def _showing(store: MemoryStore, labels: NDArray[np.uint8], data: str) -> tuple[MemoryStore, Tensor]:
     """Leave out the pictures all of whose pixels are ignored."""
-    shows = (numbers != IGNORED).any(axis=(1, 2))
+    shows = (labels != IGNORED).any(axis=(1, 2))
+    _refuse_empty(shows, data)
+    if shows.all():  # no second copy of all pictures
+        return store, torch.from_numpy(labels)
+    kept = torch.from_numpy(shows).nonzero()[:, 0]
+    left = MemoryStore(images=store.images[kept], source_indices=store.source_indices[kept])
+    return left, torch.from_numpy(labels[shows])
+
+
+def _refuse_empty(shows: NDArray[np.bool_], data: str) -> None:
     if shows.sum() < 2:
         raise DataError(
             f"of {len(shows)} masks of {data}, {int(shows.sum())} show a class: all pixels of the others are "
             f"{IGNORED}, which says that nothing is known of them; two masks or more with classes are needed to learn "
             "from, and as many to test on"
         )
-    kept = torch.from_numpy(shows).nonzero()[:, 0]
-    return MemoryStore(images=store.images[kept], source_indices=store.source_indices[kept]), numbers[shows]
 
 
-def _classes(train: NDArray[np.uint16], test: NDArray[np.uint16], data: str) -> list[int]:
+def _classes(masks: NDArray[np.uint16], data: str) -> list[int]:
     """Return the numbers that training masks show."""
-    numbers = [number for number in train.tolist() if number != IGNORED]
+    train = np.unique(masks).tolist()
+    numbers = [number for number in train if number != IGNORED]
     if len(numbers) < 2:
         white = f" ({IGNORED} says that nothing is known: write another number for a class)" if IGNORED in train else ""
         raise DataError(
@@ -158,10 +178,5 @@ def _classes(train: NDArray[np.uint16], test: NDArray[np.uint16], data: str) -> 
         raise DataError(
             f"the training masks of {data} show {len(numbers)} classes, and 255 are the most that can be told apart: "
             "do they hold class numbers, and not colours or the numbers of objects?"
-        )
-    if missing := sorted(set(test.tolist()) - {*numbers, IGNORED}):
-        raise DataError(
-            f"some test masks of {data} show {missing[0]}, but no training mask does: add some to the training "
-            "pictures, or raise --limit"
         )
     return numbers

@@ -22,6 +22,8 @@ from diptych.seeding import DRAW, generator
 Levels: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
 """Stored pictures ``(B, C, S, S)`` → what is known of them: maps ``(B, D_i, h_i, w_i)`` float32 on the CPU."""
 
+RARE = 50
+"""Drawn pixels below which a class is given more than chance brought."""
 _STREAM = 5
 """Parts this stream of random numbers from those of other draws."""
 
@@ -41,23 +43,29 @@ class Drawn:
 def draw_pixels(masks: Tensor, most: int, seed: int) -> Drawn:
     """Draw as many pixels of each picture, at random among those that show a class.
 
-    A class that a picture shows and the draw has missed is given one of its pixels besides: a class without any could
-    not be learned.
+    A rare class that a picture shows and the draw has missed is given one of its pixels besides: a class without any
+    could not be learned.
 
     Args:
         masks: ``(N, S, S)`` uint8, places of classes or 255.
-        most: pixels to draw in all, but for those; each picture gives one at least.
+        most: pixels to draw in all, but for those, of which each class has ``RARE`` at most. Where there are more
+            pictures, as many give one each.
         seed: of the draw.
     """
-    each = max(1, most // len(masks))
+    each = torch.full((len(masks),), most // len(masks))
+    if most < len(masks):
+        each[torch.randperm(len(masks), generator=generator(seed, DRAW, _STREAM))[:most]] = 1
+    drawn = torch.zeros(IGNORED, dtype=torch.int64)
     rows, places, labels = [], [], []
     for row, mask in enumerate(masks.flatten(1)):
         known = (mask != IGNORED).nonzero()[:, 0]
         order = known[torch.randperm(len(known), generator=generator(seed, DRAW, row, _STREAM))]
         shown = mask[order].long()
-        chosen = torch.arange(len(order)) < each
+        chosen = torch.arange(len(order)) < each[row]
         for label in shown.unique():
-            chosen[(shown == label).nonzero()[0]] = True
+            if drawn[label] < RARE and not (of_it := shown == label)[chosen].any():
+                chosen[of_it.nonzero()[0]] = True
+        drawn += shown[chosen].bincount(minlength=IGNORED)
         places.append(order[chosen])
         labels.append(shown[chosen])
         rows.append(torch.full((int(chosen.sum()),), row))

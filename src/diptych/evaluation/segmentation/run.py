@@ -8,7 +8,7 @@ rule of the verdict is that of all evaluations (``evaluation/verdict.py``). Left
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,14 +19,18 @@ import torch
 from torch import Tensor
 
 from diptych.data.sources.layout import count
+from diptych.data.sources.source import Subset
+from diptych.data.stores.memory import build_memory_store
 from diptych.errors import DataError, RunFolderError, printable
 from diptych.evaluation import files
 from diptych.evaluation.contenders import Contender, open_contenders
 from diptych.evaluation.curve import OURS
+from diptych.evaluation.groups import grouping, groups_of, together
 from diptych.evaluation.numbers.headline import MIOU
 from diptych.evaluation.numbers.statistics import Estimate, bootstrap_gain, bootstrap_metric
 from diptych.evaluation.pictures import Labelled
-from diptych.evaluation.probes.linear import HELD_OUT, L2_GRID, Planes
+from diptych.evaluation.probes.holding_out import HELD_OUT
+from diptych.evaluation.probes.linear import L2_GRID, Planes
 from diptych.evaluation.run import default_name
 from diptych.evaluation.segmentation.config import SegmentationConfig
 from diptych.evaluation.segmentation.drawing import draw_masks
@@ -34,7 +38,7 @@ from diptych.evaluation.segmentation.masks import read_masked
 from diptych.evaluation.segmentation.pairs import Paired, open_pairs
 from diptych.evaluation.segmentation.pixels import Drawn, draw_pixels, features_at, levels_of
 from diptych.evaluation.segmentation.probe import fit_pixels, predict
-from diptych.evaluation.segmentation.score import PixelScore, score
+from diptych.evaluation.segmentation.score import PixelScore, possible, score, within
 from diptych.evaluation.table import BEFORE
 from diptych.evaluation.verdict import decide, level_for
 from diptych.frozen import Preprocessing, open_finished
@@ -93,27 +97,35 @@ def evaluate_segmentation(
     contenders = open_contenders(run, None, device)
     size = config.size or made.preprocessing.image_size
     most = min(config.pixels, NUMBERS // _width(contenders[0], config, size))
-    paired = open_pairs(data, config.limit, config.seed)
-    pictures = read_masked(paired, size, made.preprocessing, terminal)
+    paired = open_pairs(data, config.limit, config.seed, by_folder=config.group_by == "folder")
+    pictures, unlearned = read_masked(paired, size, made.preprocessing, terminal)
     files.quarantine(folder, pictures, terminal)
     terminal.say(
         f"{len(pictures.train):,} pictures to learn from, {len(pictures.test):,} to test on, {size} px a side: "
         + paired.note
     )
     drawn = draw_pixels(pictures.train_labels, most, config.seed)
+    groups = [
+        groups_of(pairs.images, store)
+        for pairs, store in ((paired.train, pictures.train), (paired.test, pictures.test))
+    ]
+    learned, tested = map(together, groups)
     found = {}
     with terminal.bar("segmenting", len(contenders)) as bar:
         for done, contender in enumerate(contenders, 1):
-            found[contender.key] = _measured(contender, pictures, drawn, config, size)
+            found[contender.key] = _measured(contender, pictures, drawn, learned, config, size)
             bar.update(done, contender.name)
+    for contender in contenders:
+        if not found[contender.key].planes.converged:
+            terminal.say(f"The probe on {contender.name} stopped before it converged: its mIoU is approximate")
 
     before = "random" if init_from is None else "initial"
-    seen = _seen(contenders[0], pictures, size)
+    seen = _seen(contenders[0], paired, pictures, size)
     copies = int(np.isin(pictures.test.digests, pictures.train.digests).sum())
-    resampled = {key: result.score.resampled() for key, result in found.items()}
-    estimates = {key: _within(bootstrap_metric(draws)) for key, draws in resampled.items()}
+    resampled = {key: result.score.resampled(tested) for key, result in found.items()}
+    estimates = {key: within(bootstrap_metric(draws)) for key, draws in resampled.items()}
     gains = {
-        key: bootstrap_gain(resampled[OURS], draws, level_for(1), MIOU.scale)
+        key: possible(bootstrap_gain(resampled[OURS], draws, level_for(1), MIOU.scale))
         for key, draws in resampled.items()
         if key != OURS
     }
@@ -139,7 +151,9 @@ def evaluate_segmentation(
         "diptych": metadata.version("diptych"),
         "command": f"{shlex.join(['diptych', 'evaluate', str(run), data])} {config.words}",
         "run": str(run),
-        "data": _described(paired, pictures, seen, copies, made.preprocessing),
+        "data": _described(
+            paired, pictures, [*_apart(unlearned), *grouping(groups[1])], seen, copies, made.preprocessing
+        ),
         "task": "segmentation",
         "protocol": "segmentation",
         "settings": {
@@ -147,14 +161,14 @@ def evaluate_segmentation(
                 "size": size,
                 "maps": config.maps,
                 "pixels": len(drawn.labels),
+                "group_by": config.group_by,
                 "l2_grid": list(L2_GRID),
                 "held_out": HELD_OUT,
             }
         },
         "seed": config.seed,
         **({} if init_from is None else {"init_from": init_from}),
-        "names": {contender.key: contender.name for contender in contenders}
-        | {"pixels": "colours and position of a pixel"},
+        "names": {contender.key: contender.name for contender in contenders} | {"pixels": "raw pixels and position"},
         "contenders": {key: {PROBE: _told(result, estimates[key], pictures.classes)} for key, result in found.items()},
         "compared_with": {PROBE: before},
         "differences": {PROBE: gains[before].to_dict()},
@@ -176,7 +190,14 @@ def _width(contender: Contender, config: SegmentationConfig, size: int) -> int:
         raise DataError(f"--size {size}: {error}") from error
 
 
-def _measured(contender: Contender, pictures: Labelled, drawn: Drawn, config: SegmentationConfig, size: int) -> Found:
+def _measured(
+    contender: Contender,
+    pictures: Labelled,
+    drawn: Drawn,
+    groups: Tensor | None,
+    config: SegmentationConfig,
+    size: int,
+) -> Found:
     levels, at_once = levels_of(contender, config.maps), max(1, AT_ONCE // size**2)
     values = features_at(levels, pictures.train.images, drawn, at_once)
     if not values.isfinite().all():
@@ -184,22 +205,29 @@ def _measured(contender: Contender, pictures: Labelled, drawn: Drawn, config: Se
             f"the features of {contender.name} are not finite: its training diverged; pretrain with a lower --lr"
         )
     classes = len(pictures.classes)
-    planes = fit_pixels(values, drawn, classes, config.seed)
+    planes = fit_pixels(values, drawn, classes, config.seed, groups)
     answers = predict(planes, levels, pictures.test.images, at_once)
     return Found(planes=planes, answers=answers, score=score(answers, pictures.test_labels, classes))
 
 
-def _within(estimate: Estimate) -> Estimate:
-    """Cut an interval to what an IoU can be: draws may lie beyond."""
-    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
-
-
-def _seen(pretrained: Contender, pictures: Labelled, size: int) -> int | None:
-    """Count the test pictures that the run has learned from; None where they are of another size than its own."""
+def _seen(pretrained: Contender, paired: Paired, pictures: Labelled, size: int) -> int | None:
+    """Count the test pictures that the run has learned from; None where it has learned from squares of pictures."""
     made = pretrained.preprocessing
-    if size != made.image_size or made.tile is not None:
+    if made.tile is not None:
         return None
-    return int(np.isin(pictures.test.digests, pretrained.seen).sum())
+    store = pictures.test
+    if size != made.image_size:  # it knows pictures by what they are at its own size
+        tested = Subset(paired.test.images, store.source_indices.tolist())
+        store = build_memory_store(tested, made.image_size, made.pixels, lambda bad: None)
+    return int(np.isin(store.digests, pretrained.seen).sum())
+
+
+def _apart(unlearned: tuple[str, ...]) -> list[str]:
+    """Say which classes do not count."""
+    if not unlearned:
+        return []
+    names = f"class {unlearned[0]}" if len(unlearned) == 1 else f"{len(unlearned)} classes (such as {unlearned[0]})"
+    return [f"{names} left out, which only pictures to test on show"]
 
 
 def _told(found: Found, estimate: Estimate, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -215,21 +243,23 @@ def _told(found: Found, estimate: Estimate, classes: tuple[str, ...]) -> dict[st
 
 
 def _described(
-    paired: Paired, pictures: Labelled, seen: int | None, copies: int, made: Preprocessing
+    paired: Paired, pictures: Labelled, said: list[str], seen: int | None, copies: int, made: Preprocessing
 ) -> dict[str, Any]:
     """Say what was tested on, and what of it was not new."""
     note = paired.note
     left_out = len(paired.train) + len(paired.test) - len(pictures.train) - len(pictures.test) - len(pictures.bad)
     if left_out:
         note += f"; {count(left_out, 'picture')} left out, of which no pixel has a class"
+    note = "; ".join([note, *said])
     if copies:
         note += f"; {count(copies, 'test picture')} also among those that the probe learns from"
     if seen:
         note += f"; the backbone saw {seen:,} of the test pictures, without masks, during pretraining"
-    if seen is None:
-        note += "; whether the backbone saw some of the test pictures in pretraining is not known, at another size"
     if made.tile is not None:
-        note += f"; the run learned from squares of {made.tile} px, and these pictures are whole"
+        note += (
+            f"; the run learned from squares of {made.tile} px, and these pictures are whole: whether it saw some of "
+            "them is not known"
+        )
     return {
         "name": paired.name,
         "note": note,

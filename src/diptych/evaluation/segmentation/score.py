@@ -5,18 +5,19 @@ test pictures (Everingham et al. 2010, the PASCAL VOC challenge). mIoU is the me
 show; 1 is perfect, and a constant answer reaches its class's share of the pixels divided by the number of classes. A
 class that is predicted and nowhere true takes IoU from those that it covers, and is no zero of its own.
 
-Pixels of one picture are not independent, so intervals come from drawing whole test pictures anew, the same for all
-contenders; a draw's mean is over the classes that it shows.
+Pixels of one picture are not independent, so intervals come from drawing whole test pictures (or groups of them) anew,
+the same for all contenders; a draw's mean is over the classes that it shows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diptych.evaluation.numbers.headline import MIOU
 from diptych.evaluation.numbers.resampling import Resampled
-from diptych.evaluation.numbers.statistics import resampled_metric
+from diptych.evaluation.numbers.statistics import Estimate, Gain, resampled_metric
 from diptych.evaluation.segmentation.masks import IGNORED
 
 
@@ -42,9 +43,11 @@ class PixelScore:
         """Part of the pixels that are given to their class, 0..1."""
         return float(self.right.sum() / self.true.sum())
 
-    def resampled(self) -> Resampled:
-        """Draw the mIoU with other test pictures."""
-        return resampled_metric(lambda weights: self._ious(weights).nanmean(dim=1, keepdim=True), len(self.true))
+    def resampled(self, groups: Tensor | None = None) -> Resampled:
+        """Draw the mIoU with other test pictures; ``groups`` are those of ``resampling.resample``."""
+        return resampled_metric(
+            lambda weights: self._ious(weights).nanmean(dim=1, keepdim=True), len(self.true), groups=groups
+        )
 
     def _ious(self, weights: Tensor) -> Tensor:
         """Return IoUs ``(B, K)`` of pictures drawn as often as weights ``(B, M)`` say, NaN of classes not shown."""
@@ -75,3 +78,13 @@ def score(predicted: Tensor, masks: Tensor, classes: int) -> PixelScore:
         true[row] = mask.bincount(minlength=classes)
         given[row] = answer.bincount(minlength=classes)
     return PixelScore(right=right, true=true, given=given)
+
+
+def within(estimate: Estimate) -> Estimate:
+    """Cut an interval to what an IoU can be: draws may lie beyond."""
+    return replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high))
+
+
+def possible(gain: Gain) -> Gain:
+    """Cut an interval to what two IoUs can differ by."""
+    return replace(gain, low=max(-MIOU.scale, gain.low), high=min(MIOU.scale, gain.high))
