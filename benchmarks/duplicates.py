@@ -58,13 +58,13 @@ def main() -> None:
             true = all_pairs(values, threshold)
             slow = time.perf_counter() - began
             planted = np.intersect1d(true, np.arange(asked.count // 10) * (len(values) + 1) + asked.count)
-            for cells.PROBED in asked.probed:
+            for probed in asked.probed:
                 began = time.perf_counter()
-                found = cells.pairs_above(values, threshold)
+                found = cells.pairs_above(values, threshold, cells.divide(values, probed))
                 seconds = time.perf_counter() - began
                 numbers = found.rows[:, 0] * len(values) + found.rows[:, 1]
                 print(
-                    f"{len(values):7,}  {dimensions:10}  {cells.PROBED:6}  {threshold:9.3f}  {len(true):7,}"
+                    f"{len(values):7,}  {dimensions:10}  {probed:6}  {threshold:9.3f}  {len(true):7,}"
                     f"  {1 - np.isin(true, numbers).mean():6.2%}  {1 - np.isin(planted, numbers).mean():14.2%}"
                     f"  {found.compared / (len(values) ** 2 / 2):12.1%}  {seconds:7.1f}  {slow:12.1f}",
                     flush=True,

@@ -7,6 +7,8 @@ import pytest
 from sklearn.neighbors import LocalOutlierFactor
 
 from diptych.errors import ConfigError, DataError
+from diptych.vectors import cells
+from diptych.vectors import outliers as module
 from diptych.vectors.outliers import find_places, local_outlier_factors, outliers
 from diptych.vectors.table import Vectors
 
@@ -81,7 +83,7 @@ def test_copies_change_no_score_and_share_theirs(copies):
     again = np.concatenate([values, np.repeat(values[80:81], copies, 0)])
     found = outliers(vectors(again), top=200)
     np.testing.assert_allclose(found.scores[:150], alone, rtol=1e-6)
-    assert (found.scores[150:] == found.scores[80]).all()
+    assert found.scores[150:].tolist() == [found.scores[80]] * copies
     assert found.distinct == 150
     assert {one.copies for one in found.listed if one.row in (80, 150)} == {copies}
     assert {one.copies for one in found.listed if 80 != one.row < 150} == {0}
@@ -108,6 +110,49 @@ def test_fewer_pictures_than_neighbours_and_a_vector_of_zeros():
     assert found.neighbours == 3
     assert len(found.listed) == 4
     assert np.isfinite(found.scores).all()
+
+
+def test_a_heap_of_nearly_the_same_pictures_is_one_place():
+    values = clouds()
+    noise = 1e-4 * np.random.default_rng(2).standard_normal((100, 6))
+    heap = np.concatenate([values, values[80] + noise]).astype(np.float32)
+    found = find_places(heap, 5)
+    assert (found.of == [*range(150), *[80] * 100]).all() and found.counts[80] == 101
+
+
+@pytest.mark.parametrize("sees", [0, 1])
+def test_a_copy_that_only_one_of_two_has_found_is_one(monkeypatch, sees):
+    """In cells that can happen, and must not go on for ever."""
+    whole = module._neighbours
+
+    def half(values, k):
+        distances, rows = whole(values, k)
+        blind = (distances[:, 0] < module.COPY) & (np.arange(len(values)) % 2 == sees)
+        keep = np.where(blind[:, None], np.arange(1, k + 1), np.arange(k))
+        wide, far = whole(values, k + 1)
+        return np.take_along_axis(wide, keep, 1), np.take_along_axis(far, keep, 1)
+
+    values = np.concatenate([clouds()[:21], clouds()[20:21] + 1e-4]).astype(np.float32)
+    monkeypatch.setattr(module, "_neighbours", half)
+    assert (find_places(values, 3).of == [*range(21), 20]).all()
+
+
+def test_so_many_pictures_are_compared_in_part_and_it_is_told(monkeypatch):
+    odd = [[4, 2, 0, 0, 0, 0], [2, 4, 0, 0, 3, 0], [-4, 0, 0, 1, 0, 0]]
+    values = np.concatenate([clouds(3000), odd]).astype(np.float32)
+    exact = outliers(vectors(values))
+    assert exact.found == 1 and "each with each" not in exact.as_text()
+    monkeypatch.setattr(module, "EXACT", 1000)
+    monkeypatch.setattr(module, "PROBED", 8)
+    monkeypatch.setattr(cells, "FEW", 1000)
+    found = outliers(vectors(values))
+    assert 0.8 < found.found < 1
+    assert f"{100 * found.found:.1f} % of the nearest were found" in found.as_text()
+    assert found.to_dict()["neighbours_found"] == found.found
+    off = np.abs(found.scores / exact.scores - 1)
+    assert 0 < off.mean() < 0.01 and off.max() < 0.2
+    assert [one.row for one in found.listed[:2]] == [one.row for one in exact.listed[:2]]
+    np.testing.assert_array_equal(found.scores, outliers(vectors(values)).scores)
 
 
 def test_what_cannot_be_compared_is_refused():

