@@ -241,6 +241,7 @@ MISTAKES = [
     (("recipes", "more"), "unexpected word 'more': type `diptych recipes`"),
     (("recipes", "--jsno"), "unknown option '--jsno'; did you mean '--json'?"),
     (("recipes", "--seed", "x"), "--seed cannot be 'x'"),
+    (("search", "v.parquet", "-k", "x"), "-k cannot be 'x': type `diptych search VECTORS QUERY`"),
 ]
 
 

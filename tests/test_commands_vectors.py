@@ -55,9 +55,11 @@ def mistake(*words):
 
 
 def test_embed_refuses_to_replace_and_goes_by_overwrite(run, pictures, vectors):
-    assert "is there already: choose another --out, or add --overwrite" in mistake(
-        "embed", run, pictures, "--out", vectors
+    assert "is there already, with another --dtype: choose another --out, or add --overwrite" in mistake(
+        "embed", run, pictures, "--out", vectors, "--dtype", "float16"
     )
+    code, out, _ = run_command("embed", run, pictures, "--out", vectors)
+    assert code == 0 and "16 vectors of 256 numbers, which had been made before" in out
     before = read_vectors(vectors).values.copy()
     code, out, _ = run_command("embed", run, pictures, "--out", vectors, "--overwrite")
     assert code == 0 and "16 vectors of 256 numbers" in out

@@ -1,6 +1,12 @@
+import errno
+import fcntl
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +22,8 @@ from diptych.errors import ConfigError, DataError, RunFolderError, UserError
 from diptych.frozen import load, open_finished, save_backbone, weights_digest
 from diptych.vectors import computing, parts, writer
 from diptych.vectors.embed import EmbedConfig, embed
-from diptych.vectors.pictures import Joined, open_pictures, pictures_of, places
+from diptych.vectors.pictures import Joined, is_fresh, open_pictures, pictures_of, places
+from diptych.vectors.search import search
 from diptych.vectors.table import read_vectors
 
 NAMES = [f"{kind}/{number}.png" for kind in ("cat", "dog") for number in range(4)]
@@ -174,6 +181,17 @@ def test_names_that_are_no_text(run, data, tmp_path):
         assert set(read_vectors(out).labels) == {"b", "\ufffd"}
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "npy"])
+def test_paths_that_are_no_text(run, data, tmp_path, suffix):
+    odd = os.fsdecode(bytes(tmp_path) + b"/\xff")
+    shutil.copytree(data, odd)
+    out = Path(f"{odd}.{suffix}")
+    made(run, odd, out)
+    vectors = read_vectors(out)
+    assert len(pictures_of(vectors.card)) == 8
+    assert search(vectors, data / NAMES[3], 1, device="cpu").hits[0].name == NAMES[3]
+
+
 def test_pictures_that_cannot_be_read(run, data, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
@@ -249,6 +267,80 @@ def test_another_run_or_other_pictures_at_the_same_place_are_refused(run, data, 
     assert made(moved, data, begun).resumed == 8  # the same run, by another name
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "npy"])
+def test_the_same_command_again_finds_its_work_done(run, data, tmp_path, suffix):
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    (broken / NAMES[0]).write_bytes(b"no picture")
+    out = tmp_path / f"v.{suffix}"
+    first = made(run, broken, out, max_bad=0.5)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("v.*")}
+    (tmp_path / f"v.{suffix}.parts").mkdir()  # as a kill at the very end leaves it
+    again = made(run, broken, out, max_bad=0.5, batch_size=3)
+    assert replace(again, resumed=0, seconds=first.seconds) == first and again.resumed == 8
+    assert again.sentence.startswith("7 vectors of 256 numbers, which had been made before; 1 left out")
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("v.*")} == before
+    for settings, named in (({"dtype": "float16"}, "--dtype"), ({"features": "grid"}, "--features")):
+        said = refusal(run, broken, out, **settings)
+        assert f"is there already, with another {named}: choose another --out, or add --overwrite" in said
+    assert "with another DATA:" in refusal(run, data, out)
+    out.write_bytes(out.read_bytes()[:-9])
+    if suffix == "parquet":
+        assert "v.parquet is there already: choose" in refusal(run, broken, out)
+    made(run, broken, out, max_bad=0.5, overwrite=True)
+    assert out.read_bytes() == before[out][0] and not list(tmp_path.glob(".v*"))
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from diptych.vectors.parts import claimed
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_commands_at_once_do_not_write_to_the_same_output(run, data, tmp_path):
+    out = tmp_path / "deep" / "v.npy"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(out)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            for settings in ({}, {"overwrite": True}):
+                said = refusal(run, data, out, **settings)
+                assert said.startswith(f"another command is writing {out} at this moment")
+            assert [path.name for path in out.parent.iterdir()] == [".v.npy.lock"]
+        finally:
+            other.kill()
+    assert made(run, data, out).pictures == 8  # what was killed holds nothing
+    assert not (out.parent / ".v.npy.lock").exists()
+
+
+def test_a_lock_that_was_deleted_after_it_was_opened_is_none(tmp_path, monkeypatch):
+    lock, locked, opened = tmp_path / ".v.npy.lock", fcntl.flock, []
+
+    def late(descriptor, how):
+        opened.append(descriptor)
+        if len(opened) == 1:
+            lock.unlink()  # as whoever had it does at the end
+        locked(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with parts.claimed(tmp_path / "v.npy"):
+        assert len(opened) == 2 and lock.exists()
+        with pytest.raises(RunFolderError, match="another command"), parts.claimed(tmp_path / "v.npy"):
+            pass
+    assert not lock.exists()
+
+
+def test_a_file_system_without_locks(run, data, tmp_path, monkeypatch):
+    def none(descriptor, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert made(run, data, tmp_path / "v.npy").pictures == 8
+
+
 @pytest.mark.parametrize("there", ["v.npy", "v.json", "v.jsonl"])
 def test_what_is_there_is_not_overwritten(run, data, tmp_path, there):
     (tmp_path / there).write_text("mine")
@@ -285,6 +377,11 @@ def test_settings_out_of_range(settings, error):
 def test_what_cannot_be_embedded(run, data, divided, tmp_path):
     out = tmp_path / "v.npy"
     assert "NAME.parquet or NAME.npy" in refusal(run, data, tmp_path / "v.csv")
+    (tmp_path / "folder.npy").mkdir()
+    assert "folder.npy is a folder: give a file" in refusal(run, data, tmp_path / "folder.npy", overwrite=True)
+    for length in (230, 300):  # of the first, only files beside it have too long a name
+        said = refusal(run, data, tmp_path / f"{'x' * length}.npy")
+        assert "File name too long" in said and said.endswith("choose another --out")
     assert "no run folder" in refusal(tmp_path / "nothing", data, out)
     assert "there is no" in refusal(run, tmp_path / "nothing", out)
     assert "no part to test on" in refusal(run, data, out, part="test")
@@ -319,6 +416,8 @@ def test_features_too_large_for_float16(run, data, tmp_path):
     large = changed_run(run, tmp_path / "large", grow)
     said = refusal(large, data, tmp_path / "v.npy", dtype="float16")
     assert said.startswith("the vector of cat/0.png holds numbers too large for float16")
+    nan = changed_run(run, tmp_path / "nan", lambda module: module.stem[0].weight.data.fill_(float("nan")))
+    assert "cat/0.png is not finite" in refusal(nan, data, tmp_path / "v.npy", dtype="float16", overwrite=True)
 
 
 def test_pictures_that_have_changed(run, data, tmp_path):
@@ -332,6 +431,56 @@ def test_pictures_that_have_changed(run, data, tmp_path):
     source, _ = open_pictures(str(copy))
     with pytest.raises(DataError, match="holds no 'dog/0.png' at its place"):
         places(source, NAMES)
+
+
+class Counted:
+    """A source that counts how often a name was asked for."""
+
+    name = "counted"
+
+    def __init__(self, names):
+        self.names, self.asked = names, 0
+
+    def __len__(self):
+        return len(self.names)
+
+    def name_of(self, index):
+        self.asked += 1
+        return self.names[index]
+
+
+def test_some_pictures_are_found_without_a_look_at_all():
+    names = [f"{number}.png" for number in range(1000)]
+    source = Counted(names)
+    assert places(source, names, [3, 500, 999]) == [3, 500, 999] and source.asked == 3
+    kept = [name for number, name in enumerate(names) if number not in (0, 7, 500)]
+    source = Counted(names)
+    rows = [0, 5, 6, 496, 497, 996]
+    assert places(source, kept, rows) == [names.index(kept[row]) for row in rows] and source.asked <= len(rows) + 3
+    assert places(source, kept) == [names.index(name) for name in kept]
+    twice = Counted(["\ufffd.png", "\ufffd.png", "b.png"])  # what is no text may have made two names the same
+    assert places(twice, twice.names) == [0, 1, 2] and places(twice, twice.names[1:]) == [0, 2]
+    with pytest.raises(DataError, match=r"holds no '1\.png' at its place"):
+        places(Counted(names), ["0.png", "2.png", "1.png"], [1, 2])
+    with pytest.raises(DataError, match=r"holds no '2\.png' at its place"):
+        places(Counted(names[:2]), ["0.png", "2.png"])
+
+
+def test_vectors_are_fresh_while_their_run_and_their_pictures_are_the_same(run, data, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    made(run, copy, tmp_path / "v.npy")
+    assert is_fresh(tmp_path / "v.npy", str(run), str(copy))
+    assert not is_fresh(tmp_path / "v.npy", str(run), str(data))
+    weights = changed_run(run, tmp_path / "weights", lambda module: module.stem[0].weight.data.mul_(1.5))
+    assert not is_fresh(tmp_path / "v.npy", str(weights), str(copy))
+    assert not is_fresh(tmp_path / "v.npy", str(changed_run(run, tmp_path / "mean", mean=(0.4,) * 3)), str(copy))
+    (copy / NAMES[0]).unlink()
+    assert not is_fresh(tmp_path / "v.npy", str(run), str(copy))
+    made(run, data, tmp_path / "limited.npy", limit=3)
+    assert not is_fresh(tmp_path / "limited.npy", str(run), str(data))
+    np.save(tmp_path / "mine.npy", np.ones((2, 3), np.float32))
+    assert not is_fresh(tmp_path / "mine.npy", str(run), str(data))
 
 
 def test_a_file_beside_an_array_that_is_missing_or_too_short(run, data, tmp_path):

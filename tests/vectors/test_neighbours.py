@@ -1,10 +1,12 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from diptych.errors import ConfigError
 from diptych.evaluation.probes import knn
-from diptych.vectors.neighbours import cosines, nearest, ranked
+from diptych.vectors.neighbours import cosines, nearest, normalised, ranked
 
 
 def brute(queries, vectors, k, leave_out=None):
@@ -52,6 +54,32 @@ def test_equal_vectors_come_in_the_order_of_their_rows():
 def test_a_collapsed_network_is_told_apart_as_well_as_float32_can():
     vectors = 1 + 1e-6 * some(2000, 8)
     np.testing.assert_array_equal(nearest(vectors[:9], vectors, 5)[1], brute(vectors[:9], vectors, 5)[1])
+
+
+def test_vectors_of_any_length_are_compared_by_their_direction():
+    vectors = some(500)
+    plain = nearest(vectors[:20], vectors, 7)
+    scales = np.array([1e-44, 1e-38, 1e-30, 1e-18, 1, 1e18, 1e30, 3e37], np.float32)
+    scaled = vectors * scales[np.arange(500) % 8, None]
+    scaled[np.arange(500) % 8 == 0] = vectors[np.arange(500) % 8 == 0]  # of so small ones no direction is left
+    similar, rows = nearest(scaled[:20], scaled, 7)
+    np.testing.assert_array_equal(rows, brute(scaled[:20], scaled, 7)[1])
+    np.testing.assert_array_equal(rows, plain[1])
+    np.testing.assert_allclose(normalised(scaled), normalised(vectors), atol=1e-6)
+    tiny = normalised(np.array([[1e-44, 0], [0, 0]], np.float32))
+    np.testing.assert_array_equal(tiny, [[1, 0], [0, 0]])
+
+
+def test_memory_is_bounded_however_many_are_asked_for():
+    vectors = some(20_000, 64)
+    tracemalloc.start()
+    try:
+        found, rows = nearest(vectors[:3], vectors, 20_000)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 6 << 20  # all of them in float64 would be 10 MiB
+    np.testing.assert_array_equal(rows[2], brute(vectors[2:3], vectors, 20_000)[1][0])
 
 
 def test_order_is_that_of_the_evaluation():

@@ -228,6 +228,22 @@ def test_an_index_of_other_vectors_is_refused(indexed, vectors, run, data, tmp_p
     assert open_index(tmp_path / "small.faiss", vectors).card.cells == 1
 
 
+def test_the_numbers_of_a_file_that_has_not_changed_are_not_read_to_know_it(indexed, tmp_path, monkeypatch):
+    file, path = tmp_path / "v.npy", tmp_path / "v.faiss"
+    values = spread()
+    np.save(file, values)
+    build_index(path, read_vectors(file))
+    with monkeypatch.context() as patch:
+        patch.setattr("diptych.vectors.index.digest", lambda values: 1 / 0)
+        assert open_index(path, read_vectors(file)).card.rows == 4000
+    os.utime(file)
+    open_index(path, read_vectors(file))  # the same numbers
+    values[1234, 5] += 1e-3
+    np.save(file, values)
+    with pytest.raises(DataError, match="is stale"):
+        open_index(path, read_vectors(file))
+
+
 def test_a_damaged_index_is_refused(indexed, tmp_path):
     vectors, path = indexed
     for file in (path, path.with_name(path.name + ".json")):
@@ -251,6 +267,11 @@ def test_an_index_is_not_replaced_unasked(indexed, tmp_path):
         build_index(path, vectors)
     with pytest.raises(ConfigError, match=r"an index is a file NAME.faiss; type .*emb.faiss"):
         build_index(tmp_path / "emb.idx", vectors)
+    (tmp_path / "folder.faiss").mkdir()
+    with pytest.raises(DataError, match="folder.faiss is there already"):
+        build_index(tmp_path / "folder.faiss", vectors, overwrite=True)
+    with pytest.raises(RunFolderError, match="File name too long.*choose another --index"):
+        build_index(tmp_path / f"{'x' * 300}.faiss", vectors)
     with pytest.raises(DataError, match="single vector, which needs no index"):
         build_index(tmp_path / "one.faiss", others(spread(1)))
     small = others(spread(50))

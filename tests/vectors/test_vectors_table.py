@@ -10,7 +10,7 @@ from diptych.backbones.feature_choice import FeatureChoice
 from diptych.errors import ConfigError, DataError
 from diptych.frozen import Preprocessing
 from diptych.vectors import files
-from diptych.vectors.table import Vectors, VectorsCard, read_card, read_vectors, write_card
+from diptych.vectors.table import Vectors, VectorsCard, card_of, read_card, read_vectors, write_card
 
 CARD = VectorsCard(
     schema_version=1,
@@ -157,6 +157,8 @@ def test_arrays_that_are_no_vectors(tmp_path, made, said):
         (pa.table({"vector": pa.array([[1.0], [None]], pa.list_(pa.float32(), 1))}), "row 1: there is no vector"),
         (pa.table({"vector": pa.array([[1.0], [2.0], [1.0, 2.0]], pa.list_(pa.float32()))}), "row 2: a vector of 2"),
         (pa.table({"vector": pa.array([], pa.list_(pa.float32(), 3))}), "holds no vectors"),
+        (pa.table({"vector": pa.array([[], []], pa.list_(pa.float32(), 0))}), "cannot be read"),
+        (pa.Table.from_arrays([pa.array([[1.0]], pa.list_(pa.float32()))] * 2, ["vector"] * 2), "cannot be read"),
     ],
 )
 def test_parquet_files_without_vectors(tmp_path, made, said):
@@ -164,9 +166,86 @@ def test_parquet_files_without_vectors(tmp_path, made, said):
     assert said in refusal(tmp_path / "v.parquet")
 
 
+def headed(header):
+    """The bytes of an array under a header of one's own."""
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + VALUES.tobytes()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 3)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775807, 9)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 3)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 3)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3), 1: 2}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3)",
+        "{[]: 1}",
+        "-" * 5000 + "1",
+    ],
+)
+def test_arrays_whose_header_is_hostile(tmp_path, header):
+    (tmp_path / "v.npy").write_bytes(headed(header))
+    assert "cannot be read (" in refusal(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("[" * 100_000, "recursion"), ("[1]", "list indices"), ('"a"', "string indices"), ("1", "int")]
+)
+def test_names_beside_an_array_that_are_hostile(tmp_path, line, said):
+    np.save(tmp_path / "v.npy", VALUES)
+    (tmp_path / "v.json").write_text(write_card(CARD))
+    (tmp_path / "v.jsonl").write_text(f"{line}\n" * 4)
+    with pytest.raises(DataError, match=rf"^[^\n]*v\.jsonl cannot be read \([^\n]*{said}"):
+        read_vectors(tmp_path / "v.npy")
+
+
+NAMED = [("a", "x"), (None, "x"), (7, "x"), ("\ud800", "y")]
+
+
+def test_what_is_no_text_is_made_one_and_what_has_no_name_gets_its_row(tmp_path):
+    np.save(tmp_path / "v.npy", VALUES)
+    (tmp_path / "v.json").write_text(write_card(CARD))
+    rows = [{"name": name, "label": label, "group": None} for name, label in NAMED]
+    (tmp_path / "v.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = read_vectors(tmp_path / "v.npy")
+    assert (found.names, found.labels, found.groups) == (["a", "1", "7", "?"], ["x", "x", "x", "y"], None)
+
+
+def test_a_card_of_parquet_that_is_hostile(tmp_path):
+    for text, said in ((b"[" * 100_000, "recursion"), (b"\xff{", "damaged")):
+        pq.write_table(table().replace_schema_metadata({b"diptych": text}), tmp_path / "v.parquet")
+        assert said in refusal(tmp_path / "v.parquet")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_a_card_is_read_without_the_numbers(tmp_path, dtype):
+    values = np.full((4, 3), np.nan, dtype)  # which would be refused
+    np.save(tmp_path / "v.npy", values)
+    assert card_of(tmp_path / "v.npy") == (None, np.dtype(dtype).name, 4)
+    (tmp_path / "v.json").write_text(write_card(CARD))
+    pq.write_table(table(values).replace_schema_metadata({b"diptych": write_card(CARD)}), tmp_path / "v.parquet")
+    for name in ("v.npy", "v.parquet"):
+        assert card_of(tmp_path / name) == (CARD, np.dtype(dtype).name, 4)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "v.parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        card_of(tmp_path / "v.parquet")
+
+
+def test_what_does_not_fit_into_memory_is_a_line(tmp_path, monkeypatch):
+    def empty(*words):
+        raise MemoryError
+
+    pq.write_table(table(), tmp_path / "v.parquet")
+    monkeypatch.setattr(np, "empty", empty)
+    assert "--out NAME.npy, which is left on disk" in refusal(tmp_path / "v.parquet")
+
+
 def test_files_that_are_not_there_or_of_another_kind(tmp_path):
     assert "diptych embed RUN DATA --out" in refusal(tmp_path / "v.parquet")
     assert "NAME.parquet or NAME.npy" in refusal(tmp_path / "v.csv")
+    assert "there is no file" in refusal(tmp_path / f"{'x' * 300}.npy")
 
 
 def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch):

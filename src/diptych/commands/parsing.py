@@ -78,8 +78,8 @@ def parse_known(command: str, cls: type[T], words: list[str], default: T | None 
     told = " ".join(lines[: lines.index("")] if "" in lines else lines)
     if told.startswith("Missing from"):
         told = f"{' and '.join(re.findall('RUN|DATA|VECTORS|QUERY|REPO', told.partition(':')[2]))} missing"
-    elif wrong := re.match(r"Error parsing (--\S+): (no type|invalid literal|could not)", told):
-        flag = wrong[1]
+    elif wrong := re.match(r"Error parsing (?:(-\w)/)?(--\S+): (no type|invalid literal|could not)", told):
+        flag = wrong[1] if wrong[1] in words else wrong[2]
         value = words[words.index(flag) + 1] if flag in words[:-1] else ""
         told = f"{flag} cannot be '{value}'"
     raise UserError(f"{told.rstrip('.')}: type `{USAGE[command]}`, or `diptych {command} --help`")

@@ -1,5 +1,6 @@
 """Commands that use what was learned: ``embed``, ``search``, ``duplicates``, ``outliers``, ``select-labels``."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -87,7 +88,7 @@ def search(words: list[str]) -> int:
     if args.query is None and (args.index is None or page):
         raise ConfigError("say what to search for: the name of a picture of the set, or a file")
     terminal, vectors, index = Terminal(), diptych.read_vectors(args.vectors), None
-    if args.index and (args.overwrite or not Path(args.index).exists()):
+    if args.index and (args.overwrite or not os.path.exists(args.index)):
         index = build_index(args.index, vectors, overwrite=args.overwrite, terminal=terminal)
     elif args.index:
         index = open_index(args.index, vectors)
@@ -111,7 +112,8 @@ class DuplicatesArgs:
     vectors: VectorsFile
     """A file that `diptych embed` wrote."""
     threshold: str = "auto"
-    """The cosine, -1..1, from which two pictures are near-duplicates; auto finds where they stand apart."""
+    """The cosine, -1..1, from which two pictures are near-duplicates; auto takes what is nearer
+    than chance brings pictures, by how densely others lie."""
     out: File = None
     """A CSV file to write the groups to."""
     keep_list: File = None

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ BATCH_SIZES = (8, 256)
 CACHED_PIXELS, CACHED_PICTURES = 1 << 14, 8
 """What goes through a network on a CPU at a time: little, so that what is computed on the way stays in the cache, but
 eight pictures at least, as fewer keep the processor less busy."""
+DIVERGED = "is not finite: the run's training diverged; pretrain with a lower --lr"
 AHEAD = 2
 """Batches decoded before the network asks for them."""
 
@@ -98,9 +99,11 @@ def compute(
         for batch in batches:
             for bad in batch.bad:
                 quarantine.add(bad)
-            values = backbone.embed(batch.pictures, at_once, choice).to(getattr(torch, dtype)).numpy()
-            _refuse_not_finite(values, batch, source, dtype)
-            waiting.append(Part(values=values, places=np.array(batch.places, np.int64), bad=batch.bad))
+            values = backbone.embed(batch.pictures, at_once, choice)
+            _refuse_not_finite(values, batch, source, DIVERGED)
+            values = values.to(getattr(torch, dtype))
+            _refuse_not_finite(values, batch, source, f"holds numbers too large for {dtype}: leave out --dtype {dtype}")
+            waiting.append(Part(values=values.numpy(), places=np.array(batch.places, np.int64), bad=batch.bad))
             late = time.monotonic() - written >= PART_SECONDS
             if late or batch.end == len(source) or len(waiting) * size * width >= PART_NUMBERS:
                 parts.add(_joined(waiting), batch.end)
@@ -143,11 +146,8 @@ def _joined(parts: list[Part]) -> Part:
     )
 
 
-def _refuse_not_finite(values: np.ndarray[Any, Any], batch: _Batch, source: Source, dtype: Dtype) -> None:
-    whole = np.isfinite(values).all(axis=1)
-    if whole.all():
-        return
-    name = source.name_of(batch.places[int(whole.argmin())])
-    if dtype == "float16":
-        raise RunFolderError(f"the vector of {name} holds numbers too large for float16: leave out --dtype float16")
-    raise RunFolderError(f"the vector of {name} is not finite: the run's training diverged; pretrain with a lower --lr")
+def _refuse_not_finite(values: Tensor, batch: _Batch, source: Source, what: str) -> None:
+    whole = values.isfinite().all(dim=1)
+    if not whole.all():
+        name = source.name_of(batch.places[int(whole.int().argmin())])
+        raise RunFolderError(f"the vector of {name} {what}")

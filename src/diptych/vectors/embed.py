@@ -4,6 +4,8 @@ Pictures go through the network in the source's order (``computing.py``). What c
 output (``parts.py``) and, at the end, joined into one file (``writer.py``) and moved to its place.
 """
 
+import contextlib
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -11,23 +13,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
 from diptych.backbones.feature_choice import parse_choice
 from diptych.backbones.folding import folded
 from diptych.config import to_dict
 from diptych.data.quarantine import Quarantine
 from diptych.data.sources.source import Source
 from diptych.data.stores.memory import nothing_read
-from diptych.errors import ConfigError, DataError, check, suggest
-from diptych.frozen import load, open_finished, weights_digest
+from diptych.errors import ConfigError, DataError, UserError, check, suggest
+from diptych.frozen import FrozenBackbone, load, open_finished, weights_digest
 from diptych.progress import Terminal
 from diptych.runs import SCHEMA_VERSION, sync_folder, writing_errors
 from diptych.vectors.computing import Dtype, batch_for, compute
 from diptych.vectors.files import pyarrow
-from diptych.vectors.parts import Parts, is_moving
+from diptych.vectors.parts import Parts, claimed, differing, folder_of, is_moving
 from diptych.vectors.pictures import Part, open_pictures
-from diptych.vectors.table import SUFFIXES, VectorsCard
+from diptych.vectors.table import SUFFIXES, VectorsCard, card_of
 from diptych.vectors.writer import write_npy, write_parquet, write_quarantine
 
 
@@ -93,8 +93,12 @@ class Embedded:
     @property
     def sentence(self) -> str:
         """For people."""
-        text = f"{self.pictures:,} vectors of {self.dim:,} numbers, {self.pictures_per_second:,.0f} pictures a second"
-        text += f"; {self.resumed:,} pictures had been done before" if self.resumed else ""
+        text = f"{self.pictures:,} vectors of {self.dim:,} numbers"
+        if self.resumed == self.pictures + self.left_out:
+            text += ", which had been made before"
+        else:
+            text += f", {self.pictures_per_second:,.0f} pictures a second"
+            text += f"; {self.resumed:,} pictures had been done before" if self.resumed else ""
         return text + (f"; {self.left_out:,} left out, see {self.quarantine}" if self.left_out else "")
 
 
@@ -109,6 +113,8 @@ def embed(
 ) -> Embedded:
     """Write the vectors of all pictures of ``data`` to ``out``, or go on with it where it was interrupted.
 
+    Where ``out`` holds these very vectors already, nothing is done.
+
     Args:
         run: a finished run.
         data: as for ``open_data``.
@@ -119,8 +125,9 @@ def embed(
 
     Raises:
         RunFolderError: there is no such run, it has not finished, or its features are not finite; an interrupted
-            command embeds something else there; or the disk is full.
-        DataError: the pictures cannot be read, more of them than may be; or ``out`` is there already.
+            command embeds something else there, or another one does so now; or the disk is full.
+        DataError: the pictures cannot be read, more of them than may be; or ``out`` is there already, and something
+            else.
         ConfigError: the network has no such features, or ``out`` is no name of a file of vectors.
     """
     config, terminal, path = config or EmbedConfig(), terminal or Terminal(quiet=True), Path(out).expanduser()
@@ -128,7 +135,12 @@ def embed(
         raise ConfigError(f"--out {out}: vectors are written to a file NAME.parquet or NAME.npy; give one of these")
     if path.suffix == ".parquet":
         pyarrow()
-    _refuse_used(path, overwrite=config.overwrite)
+    with writing_errors(path, "choose another --out"):
+        if path.is_dir():
+            raise DataError(f"--out {out} is a folder: give a file NAME.parquet or NAME.npy")
+        with contextlib.suppress(FileNotFoundError):
+            # Refuses a name that is too long, now and not after hours: no file beside it will have a longer one.
+            os.lstat(_listed(path).with_name(f".{_listed(path).name}.{os.getpid()}.tmp"))
     _, about = open_finished(run)
     backbone = load(run, device)
     choice = parse_choice(config.features, config.layer)
@@ -149,38 +161,49 @@ def embed(
         limit=config.limit,
         shape=shape if len(shape) > 1 else (),
     )
-    parts = Parts(path, _order(card, config), overwrite=config.overwrite)
-    resumed, began = parts.end, time.perf_counter()
-    listed = path.with_name(path.name + ".quarantine.jsonl")
-    if parts.published is None:
+    with claimed(path):
+        if not config.overwrite and not is_moving(path):
+            there = _complete(path, _order(card, config.dtype), math.prod(shape))
+            if there:
+                return there
         terminal.say(note)
+        return _made(path, card, backbone, source, config, terminal)
+
+
+def _made(
+    path: Path, card: VectorsCard, backbone: FrozenBackbone, source: Source, config: EmbedConfig, terminal: Terminal
+) -> Embedded:
+    """Make the output, or what is left to do of it."""
+    parts = Parts(path, _order(card, config.dtype), overwrite=config.overwrite)
+    resumed, began = parts.end, time.perf_counter()
+    choice, made = card.features, card.preprocessing
+    if parts.published is None:
         if resumed:
             terminal.say(f"going on after {resumed:,} of {len(source):,} pictures")
-        size = config.batch_size or batch_for(about.preprocessing.image_size)
-        quarantine = Quarantine(data, len(source), config.max_bad)
+        size = config.batch_size or batch_for(made.image_size)
+        quarantine = Quarantine(card.data, len(source), config.max_bad)
         if choice.layer is None and choice.kind in ("pooled", "multicrop"):  # others look into the network
-            made = about.preprocessing
             backbone.module = folded(backbone.module, (made.channels, made.image_size, made.image_size))
         compute(backbone, source, parts, choice, config.dtype, size, quarantine, terminal)
         if not parts.count:
             parts.remove()
             raise nothing_read(source, next(iter(parts.bad), None))
     seconds = time.perf_counter() - began
-    _publish(path, parts, source, card, listed)
+    _publish(path, parts, source, card)
     pictures, left_out = parts.published or (parts.count, len(parts.bad))
     parts.remove()
     return Embedded(
         path=path,
         pictures=pictures,
-        dim=int(np.prod(shape)),
+        dim=backbone.width(choice),
         left_out=left_out,
-        quarantine=listed if left_out else None,
+        quarantine=_listed(path) if left_out else None,
         resumed=min(resumed, pictures + left_out),
         seconds=seconds,
     )
 
 
-def _order(card: VectorsCard, config: EmbedConfig) -> dict[str, Any]:
+def _order(card: VectorsCard, dtype: str) -> dict[str, Any]:
     """Return what decides the numbers and the rows, named for people."""
     return {
         "RUN": [card.weights, card.backbone, to_dict(card.preprocessing)],
@@ -189,16 +212,45 @@ def _order(card: VectorsCard, config: EmbedConfig) -> dict[str, Any]:
         "--limit": card.limit,
         "--features": card.features.kind,
         "--layer": card.features.layer,
-        "--dtype": config.dtype,
+        "--dtype": dtype,
         "version of diptych": card.diptych,
     }
 
 
-def _refuse_used(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output that is there, unless it may be replaced, or a killed command has left something to do."""
-    there = next((file for file in (path, *_beside(path)) if file.exists()), None)
-    if there and not overwrite and not is_moving(path):
-        raise DataError(f"{there} is there already: choose another --out, or add --overwrite to replace it")
+def _complete(path: Path, order: dict[str, Any], dim: int) -> Embedded | None:
+    """Return what an earlier command has made of the same order; None where nothing is there.
+
+    Raises:
+        DataError: something else is there.
+    """
+    there = next((file for file in (*_beside(path), path) if file.exists()), None)
+    if there is None:
+        return None
+    card, dtype, pictures = None, "", 0
+    with contextlib.suppress(UserError):  # of somebody else, or damaged
+        card, dtype, pictures = card_of(path)
+    other = differing(_order(card, dtype), order) if card and all(file.exists() for file in _beside(path)) else ""
+    if card is None or other:
+        what = f", with another {other}" if other else ""
+        raise DataError(f"{there} is there already{what}: choose another --out, or add --overwrite to replace it")
+    with contextlib.suppress(OSError):  # all that a command which was killed as it ended had left to do
+        folder_of(path).rmdir()
+    listed = _listed(path)
+    left_out = len(listed.read_bytes().splitlines()) if listed.exists() else 0
+    return Embedded(
+        path=path,
+        pictures=pictures,
+        dim=dim,
+        left_out=left_out,
+        quarantine=listed if left_out else None,
+        resumed=pictures + left_out,
+        seconds=0.0,
+    )
+
+
+def _listed(path: Path) -> Path:
+    """Return where the pictures that cannot be read are listed."""
+    return path.with_name(path.name + ".quarantine.jsonl")
 
 
 def _beside(path: Path) -> list[Path]:
@@ -206,10 +258,11 @@ def _beside(path: Path) -> list[Path]:
     return [path.with_suffix(".jsonl"), path.with_suffix(".json")] if path.suffix == ".npy" else []
 
 
-def _publish(path: Path, parts: Parts, source: Source, card: VectorsCard, listed: Path) -> None:
+def _publish(path: Path, parts: Parts, source: Source, card: VectorsCard) -> None:
     """Join the parts and move the output to its place; nothing where that was done."""
     if parts.published is not None:
         return
+    listed = _listed(path)
     if path.suffix == ".parquet":
         write_parquet(parts.folder / path.name, parts, source, card)
     else:

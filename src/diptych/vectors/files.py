@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.errors import ConfigError, DataError, printable, suggest
+from diptych.errors import ConfigError, DataError, UserError, printable, suggest
 
 Values: TypeAlias = NDArray[np.float32 | np.float16]
 
@@ -24,6 +24,16 @@ KIND = "vectors of diptych"
 COLUMNS = ("name", "label", "group")
 BLOCK = 1 << 24
 """Numbers read or looked at together: 64 MB of float32."""
+
+
+class Head(NamedTuple):
+    """What a file says of itself; none of its vectors is read."""
+
+    rows: int
+    dtype: str
+    """Of the numbers: float32, float16, or what is no vector's."""
+    card: str | None
+    """JSON; None where there is none."""
 
 
 class Content(NamedTuple):
@@ -54,17 +64,21 @@ def pyarrow() -> ModuleType:
 
 
 @contextlib.contextmanager
-def reading(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Turn what a library says of a damaged file into one line.
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a library says of a damaged file into one line: of any kind, as parsers of hostile bytes raise many.
 
     Raises:
-        DataError: the block raised one of ``errors``, or an OSError.
+        DataError: the block raised what is no UserError, or there is not enough memory.
     """
     try:
         yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise DataError(
+            f"{path} does not fit into memory: embed the pictures again with --out NAME.npy, which is left on disk"
+        ) from error
     except Exception as error:
-        if not isinstance(error, (OSError, *errors)):
-            raise
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{path} cannot be read ({printable(reason)}): it is cut short, damaged, or not what its name says; make "
@@ -78,26 +92,38 @@ def read_npy(path: Path) -> Content:
     Raises:
         DataError: one of them is damaged, or the array is none of vectors.
     """
-    with reading(path, ValueError, EOFError):
-        values = np.lib.format.open_memmap(path, mode="r")
+    values = _mapped(path)
     if values.ndim != 2 or values.dtype not in (np.float32, np.float16):
         raise DataError(
             f"{path} holds {values.dtype} {values.shape}, not vectors float32 or float16 (N, D): save them with "
             "np.save(path, vectors.astype('float32'))"
         )
-    beside, rows = path.with_suffix(".json"), path.with_suffix(".jsonl")
+    rows, card = path.with_suffix(".jsonl"), _card_beside(path)
     columns: dict[str, list[Any]] = {}
-    card = None
-    if beside.is_file():
-        with reading(beside):
-            card = beside.read_text(encoding="utf-8", errors="replace")
     if card and KIND in card:
-        with reading(rows, ValueError, KeyError, TypeError), open(rows, encoding="utf-8") as file:
+        with reading(rows), open(rows, encoding="utf-8") as file:
             known = [json.loads(line) for line in file]
             columns = {name: [row[name] for row in known] for name in COLUMNS}
         if len(known) != len(values):
             raise DataError(f"{rows} has {len(known):,} lines and {path} {len(values):,} vectors: embed them again")
     return Content(np.ascontiguousarray(values) if not values.flags.c_contiguous else values, columns, card)
+
+
+def head(path: Path) -> Head:
+    """Read what a file says of itself, ``NAME.parquet`` or ``NAME.npy`` with ``NAME.json`` beside it.
+
+    Raises:
+        DataError: it is damaged.
+        ConfigError: it is a Parquet file, and pyarrow is not installed.
+    """
+    if path.suffix == ".npy":
+        values = _mapped(path)
+        return Head(len(values), str(values.dtype), _card_beside(path))
+    arrow = pyarrow()
+    with reading(path), open(path, "rb") as raw, arrow.parquet.ParquetFile(raw) as file:
+        kind = file.schema_arrow.field("vector").type
+        numbers = str(kind.value_type.to_pandas_dtype().__name__)
+        return Head(file.metadata.num_rows, numbers, _card_within(file))
 
 
 def read_parquet(path: Path) -> Content:
@@ -111,12 +137,16 @@ def read_parquet(path: Path) -> Content:
     columns: dict[str, list[Any]]
     values: Values | None = None
     start = 0
-    with reading(path, arrow.ArrowException), arrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+    with (
+        reading(path),
+        open(path, "rb") as raw,  # by its name pyarrow would take some for addresses, and refuse what is no UTF-8
+        arrow.parquet.ParquetFile(raw, page_checksum_verification=True) as file,
+    ):
         schema = file.schema_arrow
         if "vector" not in schema.names:
             raise DataError(f"{path} has no column 'vector'{suggest('vector', map(printable, schema.names))}")
         columns = {name: [] for name in COLUMNS if name in schema.names}
-        rows = max(1, BLOCK // getattr(schema.field("vector").type, "list_size", 1 << 14))
+        rows = max(1, BLOCK // max(1, getattr(schema.field("vector").type, "list_size", 1 << 14)))
         for batch in file.iter_batches(rows, columns=["vector", *columns]):
             block = _block(arrow, batch.column("vector"), path, start)
             if values is None:
@@ -129,9 +159,8 @@ def read_parquet(path: Path) -> Content:
             for name, column in columns.items():
                 column += batch.column(name).to_pylist()
             start += len(block)
-        card = (schema.metadata or {}).get(CARD_KEY)
-    empty = np.empty((0, 0), np.float32)
-    return Content(empty if values is None else values, columns, card.decode("utf-8", "replace") if card else None)
+        card = _card_within(file)
+    return Content(np.empty((0, 0), np.float32) if values is None else values, columns, card)
 
 
 def refuse_not_finite(values: Values, path: Path) -> None:
@@ -148,6 +177,26 @@ def refuse_not_finite(values: Values, path: Path) -> None:
                 f"{path}, row {start + int(whole.argmin())}: the vector holds NaN or an infinite number; leave such "
                 "rows out, or embed the pictures again"
             )
+
+
+def _mapped(path: Path) -> Any:
+    with reading(path):
+        return np.lib.format.open_memmap(path, mode="r")
+
+
+def _card_beside(path: Path) -> str | None:
+    """Return what ``NAME.json`` beside ``NAME.npy`` holds."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return None
+    with reading(beside):
+        return beside.read_text(encoding="utf-8", errors="replace")
+
+
+def _card_within(file: Any) -> str | None:
+    """Return the card of a Parquet file that was opened."""
+    card = (file.schema_arrow.metadata or {}).get(CARD_KEY)
+    return card.decode("utf-8", "replace") if card else None
 
 
 def _block(arrow: Any, column: Any, path: Path, start: int) -> Values:

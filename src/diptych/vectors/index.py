@@ -67,6 +67,8 @@ class IndexCard:
     diptych: str
     faiss: str
     """Versions."""
+    stamp: str | None = None
+    """Size and time of change of the file of vectors: while they are the same, its numbers need not be read to know."""
 
 
 class Index:
@@ -137,7 +139,9 @@ def open_index(path: str | Path, vectors: Vectors) -> Index:
     if card.dim != vectors.dim:
         raise DataError(f"{path} is of vectors of {card.dim} numbers and these have {vectors.dim}; {again}")
     weights = None if vectors.card is None else vectors.card.weights
-    if card.weights != weights or card.rows != len(vectors) or card.vectors != digest(vectors.values):
+    same_file = card.stamp is not None and card.stamp == _stamp(vectors)
+    same = card.weights == weights and card.rows == len(vectors)
+    if not same or not (same_file or card.vectors == digest(vectors.values)):
         what = "of the vectors of other weights" if card.weights != weights else "of other pictures or other features"
         raise DataError(f"{path} is stale: it is {what} than {vectors.path or 'these'}; {again}")
     if size != card.bytes:
@@ -170,7 +174,9 @@ def build_index(
         raise ConfigError(f"--index {path}: an index is a file NAME{SUFFIX}; type {file.with_suffix(SUFFIX)}")
     if len(vectors) < 2:
         raise DataError(f"{vectors.path or 'the set'} has a single vector, which needs no index: leave out --index")
-    if file.exists() and not overwrite:
+    with writing_errors(file, "choose another --index"):
+        is_there = file.exists()
+    if is_there and not (overwrite and file.is_file()):
         raise DataError(f"{path} is there already: choose another --index, or add --overwrite to build it anew")
     count = len(vectors)
     cells = max(1, min(int(4 * count**0.5), count // LEAST))
@@ -204,6 +210,7 @@ def build_index(
         queries=queries,
         diptych=metadata.version("diptych"),
         faiss=library.__version__,
+        stamp=_stamp(vectors),
     )
     write_json(_beside(file), {"kind": KIND, **to_dict(card)})
     return Index(file, card, library.read_index(str(file), library.IO_FLAG_MMAP | library.IO_FLAG_READ_ONLY))
@@ -241,6 +248,13 @@ def digest(values: Values) -> str:
     for start in range(0, len(values), BLOCK):
         found.update(np.ascontiguousarray(values[start : start + BLOCK]).data)
     return found.hexdigest()
+
+
+def _stamp(vectors: Vectors) -> str | None:
+    if vectors.path is None:
+        return None
+    status = vectors.path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def faiss() -> ModuleType:

@@ -1,11 +1,22 @@
-"""A list of pictures, as a CSV file that the next tool reads and as a table that people do."""
+"""A list of pictures, as a CSV file that the next tool reads and as a table that people do.
+
+A cell that begins like a formula is one to a spreadsheet, which would run or mangle it, and names of files and classes
+are other people's words. Such a text gets an apostrophe in front, as OWASP advises; ``unguarded`` takes it off again.
+"""
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from diptych.errors import printable
 from diptych.runs import writing
+
+FORMULA = tuple("=+-@\t\r\n")
+"""What a cell begins with that a spreadsheet computes."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+"""Classes may be called -1 and +1."""
+GUARD = "'"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -14,9 +25,24 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         writing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(file)  # the ends of lines of RFC 4180, or a name that holds one of two kinds would be cut
         table.writerow(header)
-        table.writerows(rows)
+        table.writerows([_guarded(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def unguarded(cell: str) -> str:
+    """Return a text as it was before ``write_csv`` wrote it."""
+    return cell[1:] if cell.startswith(GUARD) and _is_formula(cell) else cell
+
+
+def _guarded(cell: str) -> str:
+    return GUARD + cell if _is_formula(cell) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    """Whether a text, without the apostrophes that it begins with, is computed and is no plain number."""
+    bare = cell.lstrip(GUARD)
+    return bare.startswith(FORMULA) and not NUMBER.fullmatch(bare)
 
 
 def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], words: int) -> list[str]:

@@ -26,8 +26,9 @@ ROUNDING = 4e-6
 FOLDS = 16
 """Similarities whose largest is looked at before they are: most of a block need not be sorted."""
 
-_SIMILARITIES_AT_ONCE = 1 << 24  # 64 MiB of float32
-_PAIRED_AT_ONCE = 1 << 22  # numbers of float64
+_SIMILARITIES_AT_ONCE = 1 << 22  # 16 MiB of float32
+_PAIRED_AT_ONCE = 1 << 18  # numbers of float64: 2 MiB, that stay in the cache from one step to the next
+_SHORT = 1e-15  # a length whose square, and more so the squares that it is the sum of, float32 does not hold
 
 
 def nearest(
@@ -40,7 +41,7 @@ def nearest(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find the k rows with the largest cosine similarity to each query.
 
-    Memory beyond the result is bounded: about 130 MiB, and ``block · D`` numbers.
+    Memory beyond the result is bounded: some 50 MiB, ``block · D`` numbers, and rows of the result's size.
 
     Args:
         queries: ``(M, D)``, finite; perhaps some of the vectors.
@@ -74,9 +75,22 @@ def nearest(
     return similarities[:, :k].copy(), rows[:, :k].copy()
 
 
-def normalised(values: Values) -> Tensor:
-    """Return vectors ``(N, D)`` as float32 of length 1; zeros stay zeros."""
-    return F.normalize(torch.from_numpy(np.array(values, np.float32)))
+def normalised(values: Values, out: Tensor | None = None) -> Tensor:
+    """Return vectors ``(N, D)`` as float32 of length 1; zeros stay zeros.
+
+    Args:
+        values: finite.
+        out: where to write them, N rows or more of float32; memory of their own if None.
+    """
+    unit = torch.empty(values.shape) if out is None else out[: len(values)]
+    np.copyto(unit.numpy(), values)
+    lengths = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
+    extreme = ((lengths < _SHORT) | lengths.isinf()).squeeze(1)
+    if extreme.any():
+        some = unit[extreme]
+        unit[extreme] = F.normalize(some / some.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo().tiny))
+        lengths[extreme] = 1
+    return unit.div_(lengths)
 
 
 def ranked(queries: Values, vectors: Values, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -110,45 +124,48 @@ def _proposals(
     queries: Values, vectors: Values, wanted: int, out: NDArray[np.int64], block: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return for each query the rows ``(M, wanted)`` that float32 finds nearest, and the similarity of the last one."""
+    block = min(block, len(vectors))
+    step = min(len(queries), max(1, _SIMILARITIES_AT_ONCE // block))
     best = torch.full((len(queries), wanted), -torch.inf)
     rows = torch.zeros((len(queries), wanted), dtype=torch.int64)
-    step = max(1, _SIMILARITIES_AT_ONCE // min(block, len(vectors)))
+    # Taken once: memory taken anew for each block would cost as much as what is done in it.
+    ours, theirs = torch.empty(step, vectors.shape[1]), torch.empty(block, vectors.shape[1])
+    numbers = torch.empty(step * block)
     for start in range(0, len(vectors), block):
-        theirs = normalised(vectors[start : start + block]).T
+        some = normalised(vectors[start : start + block], theirs).T
         for first in range(0, len(queries), step):
             part = slice(first, first + step)
-            similar = normalised(queries[part]) @ theirs
+            asked = normalised(queries[part], ours)
+            similar = numbers[: len(asked) * some.shape[1]].view(len(asked), some.shape[1])
+            torch.mm(asked, some, out=similar)
             _leave_out(similar, out[part], start)
-            values, found = _top(similar, wanted, best[part, -1:])
+            values, found = _candidates(similar, wanted, best[part, -1:])
             both = torch.cat([best[part], values], 1), torch.cat([rows[part], found + start], 1)
             best[part], places = both[0].topk(wanted, dim=1)
             rows[part] = both[1].gather(1, places)
     return best[:, -1].numpy(), rows.numpy()
 
 
-def _top(similar: Tensor, wanted: int, above: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest values ``(M, n)`` of each row of ``(M, B)`` and their places.
+def _candidates(similar: Tensor, wanted: int, above: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values ``(M, n)`` among which are the largest of each row of ``(M, B)``, and their places.
 
     Args:
         similar: the values.
-        wanted: at most so many matter.
+        wanted: at most so many of a row matter.
         above: ``(M, 1)``, what a value must exceed to matter.
     """
     count = similar.shape[1]
     folded = count // FOLDS
     if folded <= wanted:
-        values, places = similar.topk(min(wanted, count), dim=1)
-        return values, places
+        return similar, torch.arange(count).expand(len(similar), -1)
     # The largest lie in the folds whose own largest are largest; the few that do not fill a fold are looked at too.
     whole = folded * FOLDS
-    largest = similar[:, :whole].reshape(-1, FOLDS, folded).amax(1)
+    largest = similar[:, :whole].view(-1, FOLDS, folded).amax(1)
     matter = min(wanted, int((largest > above).sum(1).max()))
     places = largest.topk(matter, dim=1, sorted=False).indices
     places = (places[:, :, None] + folded * torch.arange(FOLDS)).flatten(1)
-    rest = torch.arange(whole, count).expand(len(similar), -1)
-    places = torch.cat([places, rest], 1)
-    values, chosen = similar.gather(1, places).topk(min(wanted, places.shape[1]), dim=1)
-    return values, places.gather(1, chosen)
+    places = torch.cat([places, torch.arange(whole, count).expand(len(similar), -1)], 1)
+    return similar.gather(1, places), places
 
 
 def _leave_out(similar: Tensor | NDArray[np.float64], out: NDArray[np.int64], start: int) -> None:
@@ -160,20 +177,21 @@ def _leave_out(similar: Tensor | NDArray[np.float64], out: NDArray[np.int64], st
 def _exact(queries: Values, vectors: Values, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the cosines ``(M, n)`` of each query and its own rows."""
     found = np.empty(rows.shape, np.float32)
-    step = max(1, _PAIRED_AT_ONCE // (rows.shape[1] * queries.shape[1]))
+    across = min(rows.shape[1], max(1, _PAIRED_AT_ONCE // queries.shape[1]))
+    step = max(1, _PAIRED_AT_ONCE // (across * queries.shape[1]))
     for first in range(0, len(queries), step):
-        part = slice(first, first + step)
-        # A memory-mapped file is read in the order in which it lies.
-        needed, places = np.unique(rows[part], return_inverse=True)
-        theirs, ours = _unit(vectors[needed])[places.reshape(rows[part].shape)], _unit(queries[part])
-        found[part] = np.einsum("md,mnd->mn", ours, theirs)
+        ours = _unit(queries[first : first + step])
+        for left in range(0, rows.shape[1], across):
+            part = slice(first, first + step), slice(left, left + across)
+            theirs = _unit(vectors[rows[part].ravel()]).reshape(*rows[part].shape, -1)
+            found[part] = np.einsum("md,mnd->mn", ours, theirs)
     return found
 
 
 def _unit(values: Values) -> NDArray[np.float64]:
-    wide = np.array(values, np.float64)
-    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    unit: NDArray[np.float64] = wide / np.where(lengths > 0, lengths, 1)[:, None]
+    unit = np.array(values, np.float64)
+    lengths = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+    unit /= np.where(lengths > 0, lengths, 1)[:, None]
     return unit
 
 

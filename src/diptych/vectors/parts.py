@@ -7,10 +7,13 @@
                 OUT                    the parts joined: the output, before it is moved to its place
 
 Each file is written whole or not at all. Parts follow each other without a gap from place 0 on; what does not (a disk
-fault) is computed again.
+fault) is computed again. ``.OUT.lock`` is locked while a command is at work, and empty.
 """
 
+import contextlib
+import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +43,43 @@ def is_moving(out: Path) -> bool:
     return order.is_file() and "published" in read_json(order)
 
 
+@contextlib.contextmanager
+def claimed(out: Path) -> Iterator[None]:
+    """Keep other processes and threads from writing to an output while the block runs; a kill sets it free.
+
+    Raises:
+        RunFolderError: another one is at it; or the folder cannot be written.
+    """
+    lock = out.with_name(f".{out.name}.lock")
+    with writing_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(lock, out)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(lock: Path, out: Path) -> int:
+    """Return a descriptor of the file ``lock``, which is locked."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise RunFolderError(
+                f"another command is writing {out} at this moment: wait for it, or choose another --out"
+            ) from error
+        except OSError:  # a file system that knows no locks
+            return descriptor
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                return descriptor
+        os.close(descriptor)  # whoever had it deleted it after it was opened here
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Vectors of pictures that follow each other in the source."""
@@ -67,7 +107,7 @@ class Parts:
     def __init__(self, out: Path, order: Mapping[str, Any], *, overwrite: bool = False) -> None:
         self.folder = folder_of(out)
         self._order, self._joined = self.folder / ORDER, self.folder / out.name
-        if self._order.is_file() and (other := _differing(read_json(self._order)["order"], order)):
+        if self._order.is_file() and (other := differing(read_json(self._order)["order"], order)):
             if not overwrite:
                 raise RunFolderError(
                     f"{self.folder} holds what an interrupted command has embedded so far, with another {other}: type "
@@ -148,7 +188,7 @@ def _bad(file: Any) -> list[BadPicture]:
     return [BadPicture(name, reason) for name, reason in json.loads(file.metadata()["bad"])]
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return the name of the first setting in which two orders differ, for people; empty where none does."""
     names: Sequence[str] = [*now, *(name for name in before if name not in now)]
     return next((name.replace("_", " ") for name in names if before.get(name) != now.get(name)), "")

@@ -1,7 +1,7 @@
 """The pictures that vectors are of: both parts of a set in one row, and found again by a card."""
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -14,7 +14,7 @@ from diptych.data.sources.source import Source, digest
 from diptych.data.sources.split import draw
 from diptych.errors import ConfigError, DataError, suggest, typed
 from diptych.frozen import load, open_finished, weights_digest
-from diptych.vectors.table import VectorsCard, read_vectors
+from diptych.vectors.table import VectorsCard, card_of
 
 Part: TypeAlias = Literal["all", "train", "test"]
 
@@ -125,30 +125,37 @@ def pictures_of(card: VectorsCard) -> Source:
 
 def is_fresh(file: Path, run: str, data: str) -> bool:
     """Whether a file holds the vectors of ``data`` by the run as it is now, of all pictures and as the network ends."""
-    card = read_vectors(file).card
+    card, _, _ = card_of(file)
     if card is None or (card.data, card.part, card.limit, card.features) != (data, "all", None, POOLED):
         return False
     _, about = open_finished(run)
+    if card.preprocessing != about.preprocessing:
+        return False
     source, _ = open_pictures(data, card.data_dir, tile=about.preprocessing.tile)
     return weights_digest(load(run, "cpu").module) == card.weights and source.fingerprint == card.fingerprint
 
 
-def places(source: Source, names: Sequence[str]) -> list[int]:
+def places(source: Source, names: Sequence[str], rows: Sequence[int] | None = None) -> list[int]:
     """Return where in ``source`` the pictures of vectors lie: in its order, some perhaps left out.
 
     Args:
         source: what ``pictures_of`` returned.
         names: ``Vectors.names``.
+        rows: those that are asked for, ascending; all if None. A few are found at once, however many there are.
 
     Raises:
         DataError: a name is not there, or not in this order.
     """
     found: list[int] = []
-    known: Iterator[int] = iter(range(len(source)))
-    for name in names:
-        place = next((index for index in known if source.name_of(index) == name), None)
+    left_out, most = 0, max(0, len(source) - len(names))
+    for row in range(len(names)) if rows is None else rows:
+        near = range(row + left_out, min(row + most + 1, len(source)))
+        place = next((place for place in near if source.name_of(place) == names[row]), None)
         if place is None:
-            raise DataError(f"{source.name} holds no '{name}' at its place among the vectors: embed the pictures again")
+            raise DataError(
+                f"{source.name} holds no '{names[row]}' at its place among the vectors: embed the pictures again"
+            )
+        left_out = place - row
         found.append(place)
     return found
 

@@ -37,10 +37,10 @@ def write_page(path: Path, found: Found, vectors: Vectors, query: Picture) -> No
     images: dict[int, bytes] = {}
     if vectors.card is not None:
         source = pictures_of(vectors.card)
-        where = places(source, vectors.names)
-        for row in [hit.row for hit in found.hits] + ([] if found.row is None else [found.row]):
+        rows = sorted([hit.row for hit in found.hits] + ([] if found.row is None else [found.row]))
+        for row, place in zip(rows, places(source, vectors.names, rows), strict=True):
             try:
-                images[row] = thumbnail(source, where[row], SIDE)
+                images[row] = thumbnail(source, place, SIDE)
             except BadPicture:  # it could be read when it was embedded
                 continue
     asked = images.get(found.row) if found.row is not None else _query(query)

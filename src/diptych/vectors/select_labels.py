@@ -4,6 +4,7 @@ No label is read: all that counts is which pictures have one, as those need none
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from diptych.errors import ConfigError, DataError, printable, suggest
 from diptych.runs import SCHEMA_VERSION
 from diptych.seeding import SPLIT, generator
 from diptych.vectors.choices import CHOICES
-from diptych.vectors.listing import aligned
+from diptych.vectors.listing import aligned, unguarded
 from diptych.vectors.neighbours import normalised
 from diptych.vectors.table import Vectors
 
@@ -151,17 +152,21 @@ def read_labelled(path: str | Path) -> list[str]:
     """
     file = Path(path)
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DataError(f"cannot read --labelled {path} ({error.strerror}); give a file with a name a line") from error
-    if file.suffix != ".csv":
+    if file.suffix.lower() != ".csv":
         names = [line for line in text.splitlines() if line.strip()]
     else:
-        table = csv.DictReader(text.splitlines(keepends=True))
-        columns = table.fieldnames or ()
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        try:
+            columns = table.fieldnames or ()
+            rows = [*table]
+        except csv.Error as error:
+            raise DataError(f"--labelled {path} is no CSV file ({error}); give a file with a name a line") from error
         if "name" not in columns:
-            raise DataError(f"--labelled {path} has no column 'name'{suggest('name', columns)}")
-        names = [row["name"] for row in table if "label" not in columns or (row["label"] or "").strip()]
+            raise DataError(f"--labelled {path} has no column 'name'{suggest('name', map(printable, columns))}")
+        names = [unguarded(row["name"] or "") for row in rows if "label" not in columns or (row["label"] or "").strip()]
     if not names:
         raise DataError(f"--labelled {path} names no picture that has a label; fill some in, or leave the option out")
     return names

@@ -7,6 +7,7 @@ Vectors of somebody else are read too: a ``.npy`` alone, or a Parquet file with 
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from diptych.config import from_dict, to_dict
 from diptych.errors import ConfigError, DataError, printable, typed
 from diptych.frozen import Preprocessing
 from diptych.runs import SCHEMA_VERSION
-from diptych.vectors.files import KIND, Values, read_npy, read_parquet, refuse_not_finite
+from diptych.vectors.files import COLUMNS, KIND, Values, head, read_npy, read_parquet, refuse_not_finite
 
 SUFFIXES = (".parquet", ".npy")
 LOOKED_AT = 20_000
@@ -115,21 +116,40 @@ def read_vectors(path: str | Path) -> Vectors:
     file = Path(path).expanduser()
     if file.suffix not in SUFFIXES:
         raise DataError(f"{path}: vectors lie in a file NAME.parquet or NAME.npy; give one of these")
-    if not file.is_file():
+    if not os.path.isfile(file):  # Path's own raises where a name is too long
         raise DataError(f"there is no file {path}; make one with {typed('diptych embed RUN DATA --out', path)}")
     values, columns, text = read_parquet(file) if file.suffix == ".parquet" else read_npy(file)
     if 0 in values.shape:
         raise DataError(f"{path} holds no vectors; embed pictures with `diptych embed RUN DATA --out FILE`")
     refuse_not_finite(values, file)
     card = None if text is None else read_card(text, str(path))
-    names = columns.get("name") or range(len(values))
-    labels, groups = (_if_any(columns.get(name, [])) for name in ("label", "group"))
-    return Vectors(values=values, names=[*map(str, names)], labels=labels, groups=groups, card=card, path=file)
+    names, labels, groups = (_texts(columns.get(name)) for name in COLUMNS)
+    named = names or [None] * len(values)
+    return Vectors(
+        values=values,
+        names=[str(row) if name is None else name for row, name in enumerate(named)],
+        labels=labels,
+        groups=groups,
+        card=card,
+        path=file,
+    )
+
+
+def card_of(path: Path) -> tuple[VectorsCard | None, str, int]:
+    """Return the card of a file of vectors, the type of its numbers and how many vectors it has; none is read.
+
+    Raises:
+        DataError: it is damaged, or was written by another version.
+        ConfigError: it is a Parquet file, and pyarrow is not installed.
+    """
+    rows, dtype, text = head(path)
+    return None if text is None else read_card(text, str(path)), dtype, rows
 
 
 def write_card(card: VectorsCard) -> str:
     """Return a card as JSON."""
-    return json.dumps({"kind": KIND, **to_dict(card)}, allow_nan=False, ensure_ascii=False)
+    # In ASCII, as paths may hold bytes that are no text, which JSON keeps as escapes alone.
+    return json.dumps({"kind": KIND, **to_dict(card)}, allow_nan=False)
 
 
 def read_card(text: str | bytes, where: str) -> VectorsCard | None:
@@ -148,12 +168,15 @@ def read_card(text: str | bytes, where: str) -> VectorsCard | None:
                 f"knows {SCHEMA_VERSION}); embed the pictures again, or update diptych"
             )
         return from_dict(VectorsCard, values)
-    except (ValueError, ConfigError) as error:
+    except (ValueError, RecursionError, ConfigError) as error:
         raise DataError(f"{where} is damaged ({error}); embed the pictures again") from error
 
 
-def _if_any(column: list[Any]) -> list[str | None] | None:
-    """Return a column of names, None where it holds none; numbers of somebody else become their text."""
-    if all(value is None for value in column):
+def _texts(column: list[Any] | None) -> list[str | None] | None:
+    """Return a column as text, of numbers of somebody else theirs; None where there is none, or nothing in it.
+
+    Half of a surrogate pair, which is no text, becomes a question mark: no terminal, page or file would take it.
+    """
+    if column is None or all(value is None for value in column):
         return None
-    return [None if value is None else str(value) for value in column]
+    return [None if value is None else str(value).encode("utf-8", "replace").decode() for value in column]

@@ -34,7 +34,7 @@ def write_parquet(path: Path, parts: Iterable[Part], source: Source, card: Vecto
     """
     arrow = pyarrow()
     writer = None
-    with writing(path) as temporary:
+    with writing(path) as temporary, open(temporary, "wb") as file:
         for values, places in _blocks(parts):
             vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(values.reshape(-1)), values.shape[1])
             texts = [arrow.array(column, arrow.string()) for column in zip(*_rows(source, places), strict=True)]
@@ -43,7 +43,7 @@ def write_parquet(path: Path, parts: Iterable[Part], source: Source, card: Vecto
                 # Numbers like these hardly become smaller, and reading them would take twice as long.
                 packing = dict.fromkeys(COLUMNS, "zstd") | {"vector.list.element": "none"}
                 writer = arrow.parquet.ParquetWriter(
-                    temporary,
+                    file,
                     table.schema.with_metadata({CARD_KEY: write_card(card).encode()}),
                     compression=packing,
                     use_dictionary=["label", "group"],
