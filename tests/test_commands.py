@@ -190,6 +190,12 @@ MISTAKES = [
     ((*NEW, "--epochz", 3), "unknown option '--epochz'; did you mean '--epochs'?"),
     ((*NEW, "--epochz=3"), "unknown option '--epochz'; did you mean '--epochs'?"),
     ((*NEW, "--no-lr-scalin"), "unknown option '--no-lr-scalin'; did you mean '--no-lr-scaling'?"),
+    (("explore", "RUN", "PICTURES", "--port", 70000), "--port must be 0..65535, not 70000"),
+    (
+        ("explore", "RUN", "PICTURES", "--static", "map", "--thumbnail", 3),
+        "--thumbnail must be 16 pixels or more, not 3",
+    ),
+    (("audit", "~nobody9"), "there is no ~nobody9"),
     ((*NEW, "--epochs", "many"), "--epochs cannot be 'many': type `diptych pretrain DATA --out RUN`, or `diptych p"),
     ((*NEW, "--epochs"), "--epochs"),
     ((*NEW, "--crop-scale", 0.3), "--crop-scale"),

@@ -11,10 +11,19 @@
 
 Pictures are what ``FrozenBackbone.embed`` takes, in any sequence: paths, Pillow pictures, or arrays ``(H, W, C)`` of
 any sizes; or one array ``(N, H, W, C)``, or ``(N,)`` of paths.
+
+``check_estimator`` makes tables of numbers, and gives up on estimators that take none: of these it checks that they can
+be cloned, and nothing else. So the tests run all of its checks on subclasses that draw each row as a picture. Two are
+not passed: that ``transform`` refuses rows of another length than ``fit`` met (pictures may have any size), and that a
+batch and its parts give the same to four digits of each number (a network in float32 does, of the largest). Those of
+NaN, of the number of columns and of ``y=None`` are skipped, by the tag ``no_validation``: what is not a picture is told
+otherwise.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +40,18 @@ from sklearn.utils.validation import check_is_fitted
 from diptych.backbones.feature_choice import FeatureChoice, parse_choice
 from diptych.config import from_dict, to_dict
 from diptych.distributed import World, pick_device
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError, DataError, check
 from diptych.evaluation.features import Features
 from diptych.evaluation.probes.linear import fit_planes
-from diptych.frozen import BackboneCard, FrozenBackbone, Picture, initial_backbone, load, open_finished
+from diptych.frozen import (
+    BackboneCard,
+    FrozenBackbone,
+    Picture,
+    initial_backbone,
+    load,
+    open_finished,
+    weights_digest,
+)
 from diptych.runs import SCHEMA_VERSION, writing
 
 Pictures = Sequence[Picture] | NDArray[Any]
@@ -42,32 +59,52 @@ WORDS = "diptych.classifier"
 """Where a saved classifier's words stand in its file's metadata, as JSON."""
 
 
+class InputError(DataError, ValueError):
+    """What was given to an estimator cannot be used; a ValueError too, by which scikit-learn tells this."""
+
+
 class _Embeds(BaseEstimator):  # type: ignore[misc]
     """What both estimators share: a backbone that is opened by ``fit`` and left out of pickles."""
 
     run: str | Path
     features: str
-    layer: str | None
+    layer: str | int | None
     batch_size: int
     device: str
+    _opened: tuple[FrozenBackbone, BackboneCard] | None
+    _weights: str | None
+    """Their hash when ``fit`` was called."""
 
     def _open(self) -> tuple[FrozenBackbone, BackboneCard]:
-        """Return the backbone, opened again where a copy in another process has left it behind."""
+        """Return the backbone, opened again where a copy in another process has left it behind.
+
+        Raises:
+            InputError: it has other weights by then.
+        """
         if getattr(self, "_opened", None) is None:
-            self._opened: tuple[FrozenBackbone, BackboneCard] | None
             if Path(self.run).is_file():
-                self._opened = _Saved(self.run).backbone(self.device)
+                opened = _Saved(self.run).backbone(self.device)
             else:
-                self._opened = load(self.run, self.device), open_finished(self.run)[1]
+                opened = load(self.run, self.device), open_finished(self.run)[1]
+            weights = weights_digest(opened[0].module)
+            if getattr(self, "_weights", None) not in (None, weights):
+                raise InputError(f"{self.run} has other weights than when fit() was called: call fit() again")
+            self._opened, self._weights = opened, weights
         assert self._opened is not None
         return self._opened
 
+    def _open_anew(self) -> FrozenBackbone:
+        self._opened, self._weights = None, None
+        check(self, "1 or more", lambda value: value >= 1, "batch_size")
+        return self._open()[0]
+
     def _choice(self) -> FeatureChoice:
-        return parse_choice(self.features, self.layer)
+        return parse_choice(self.features, None if self.layer is None else str(self.layer))
 
     def _embed(self, X: Pictures) -> torch.Tensor:
-        pictures = as_pictures(X)
-        return self._open()[0].embed(pictures, self.batch_size, self._choice()).clone()
+        pictures, backbone, choice, size = as_pictures(X), self._open()[0], self._choice(), int(self.batch_size)
+        starts = range(0, max(len(pictures), 1), size)  # no more than a batch of them is decoded at a time
+        return torch.cat([backbone.embed(pictures[at : at + size], size, choice) for at in starts])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_opened": None}
@@ -98,7 +135,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Embeds):  # t
         run: str | Path,
         *,
         features: str = "pooled",
-        layer: str | None = None,
+        layer: str | int | None = None,
         batch_size: int = 256,
         device: str = "auto",
     ) -> None:
@@ -106,19 +143,21 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Embeds):  # t
 
     def fit(self, X: Pictures, y: object = None) -> "Embedder":
         """Open the run. Raises RunFolderError, and ConfigError for features that the network has not."""
-        self._opened = None
-        self._n_features_out = self._open()[0].width(self._choice())
+        self._n_features_out = self._open_anew().width(self._choice())
         return self
 
     def transform(self, X: Pictures) -> NDArray[np.float32]:
         """Return the features ``(N, D)`` float32 of N pictures. Raises DataError, BadPicture."""
-        check_is_fitted(self, "_n_features_out")
+        check_is_fitted(self)
         values: NDArray[np.float32] = self._embed(X).numpy()
         return values
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_n_features_out")
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = True
+        tags.transformer_tags.preserves_dtype = []  # float32 whatever pictures come as
         return tags
 
 
@@ -147,7 +186,7 @@ class PretrainedClassifier(ClassifierMixin, _Embeds):  # type: ignore[misc]
         run: str | Path,
         *,
         features: str = "pooled",
-        layer: str | None = None,
+        layer: str | int | None = None,
         seed: int = 0,
         batch_size: int = 256,
         device: str = "auto",
@@ -163,16 +202,17 @@ class PretrainedClassifier(ClassifierMixin, _Embeds):  # type: ignore[misc]
             y: ``(N,)`` labels: texts, whole numbers or truth values, two different ones or more.
 
         Raises:
-            DataError: there are not as many labels as pictures, one class only, or labels that are no classes.
+            InputError: there are not as many labels as pictures, one class only, or labels that are no classes.
             RunFolderError: there is no such run, or it has not finished.
         """
-        self._opened = None
         pictures, labels = as_pictures(X), as_labels(y)
         if len(labels) != len(pictures):
-            raise DataError(f"{len(pictures)} pictures and {len(labels)} labels: give as many labels as pictures")
+            raise InputError(f"{len(pictures)} pictures and {len(labels)} labels: give as many labels as pictures")
         classes, places = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise DataError("fit() needs two classes or more, and all labels are the same: add pictures of another")
+            raise InputError("fit() needs two classes or more, and the labels are of one class: add another's pictures")
+        check(self, "0 or more", lambda value: value >= 0, "seed")
+        self._open_anew()
         planes = fit_planes(Features(self._embed(pictures), torch.from_numpy(places)), len(classes), self.seed)
         self.classes_ = classes
         # The scaler is folded into the weights: what is saved is one matrix and one row.
@@ -210,8 +250,8 @@ class PretrainedClassifier(ClassifierMixin, _Embeds):  # type: ignore[misc]
             DataError: the file is there already, or classes are neither texts, whole numbers nor truth values.
         """
         check_is_fitted(self, "coef_")
-        path = Path(path)
-        if path.exists() and not overwrite:
+        path = Path(os.path.expanduser(path))
+        if os.path.lexists(path) and not overwrite:
             raise DataError(f"{path} is there already: choose another name, or give overwrite=True")
         backbone, card = self._open()
         tensors = {f"backbone.{name}": value for name, value in backbone.module.state_dict().items()}
@@ -220,13 +260,14 @@ class PretrainedClassifier(ClassifierMixin, _Embeds):  # type: ignore[misc]
         words = {
             "schema_version": SCHEMA_VERSION,
             "backbone": to_dict(card),
+            "weights": weights_digest(backbone.module),
             "settings": settings,
             "classes": self.classes_.tolist(),
             "l2": self.l2_,
         }
         with writing(path) as temporary:
             contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            temporary.write_bytes(save(contiguous, {WORDS: json.dumps(words)}))
+            temporary.write_bytes(save(contiguous, {WORDS: json.dumps(words, default=_plain)}))
         return path
 
     @classmethod
@@ -236,11 +277,15 @@ class PretrainedClassifier(ClassifierMixin, _Embeds):  # type: ignore[misc]
         Raises:
             DataError: there is no such file, or it holds no classifier, or is damaged.
         """
-        saved = _Saved(path)
-        found = cls(str(path), **saved.words["settings"], device=device)
-        found._opened = saved.backbone(device)
-        found.classes_, found.l2_ = np.array(saved.words["classes"]), float(saved.words["l2"])
-        found.coef_, found.intercept_ = saved.tensors["coef"].numpy(), saved.tensors["intercept"].numpy()
+        saved = _Saved(os.path.expanduser(path))
+        with saved.errors():
+            found = cls(saved.path, **saved.words["settings"], device=device)
+            found.classes_, found.l2_ = np.array(saved.words["classes"]), float(saved.words["l2"])
+            found.coef_, found.intercept_ = saved.tensors["coef"].numpy(), saved.tensors["intercept"].numpy()
+            found._opened, found._weights = saved.backbone(device), saved.words["weights"]
+            width = found._opened[0].width(found._choice())
+            if found.coef_.shape != (len(found.classes_), width) or found.intercept_.shape != found.classes_.shape:
+                raise ValueError(f"its probe is of shape {found.coef_.shape}")
         return found
 
 
@@ -252,54 +297,91 @@ class _Saved:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = path
-        try:
-            with safe_open(path, "pt") as file:
-                self.words: dict[str, Any] = json.loads(file.metadata()[WORDS])
-                self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+        self.path = str(path)
+        with self.errors(), safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if WORDS not in metadata:
+                raise ValueError("it holds no classifier")
+            self.words: dict[str, Any] = json.loads(metadata[WORDS])
             if self.words["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema {self.words['schema_version']}, this version knows {SCHEMA_VERSION}")
+            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             self.card = from_dict(BackboneCard, self.words["backbone"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError) as error:
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what may be wrong inside such a file into one line."""
+        try:
+            yield
+        except DataError:
+            raise
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError, ConfigError) as error:
+            why = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise DataError(
-                f"cannot read {path} ({error}); give a run folder, or a file that PretrainedClassifier.save wrote"
+                f"cannot read {self.path} ({why}); give a run folder, or a file that PretrainedClassifier.save wrote"
             ) from error
 
     def backbone(self, device: str) -> tuple[FrozenBackbone, BackboneCard]:
         """Rebuild the backbone on a device, and return it with its card."""
-        made, prefix = self.card.preprocessing, "backbone."
-        module, _, _ = initial_backbone(self.card.backbone, made.image_size, self.card.seed, made.channels)
+        made, prefix, placed = self.card.preprocessing, "backbone.", pick_device(device, World())
         weights = {name: value for name, value in self.tensors.items() if name.startswith(prefix)}
-        module.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()})
-        return FrozenBackbone(module, self.card, pick_device(device, World())), self.card
+        with self.errors():
+            module, _, _ = initial_backbone(self.card.backbone, made.image_size, self.card.seed, made.channels)
+            module.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()})
+            if weights_digest(module) != self.words["weights"]:
+                raise ValueError("its weights are damaged")
+        return FrozenBackbone(module, self.card, placed), self.card
 
 
 def as_pictures(X: Pictures) -> list[Picture]:
     """Return pictures one by one, as ``FrozenBackbone.embed`` takes them.
 
     Raises:
-        DataError: X is one path, or an array that holds neither pictures nor paths.
+        InputError: X is one path, or holds what are neither pictures nor paths.
     """
     if isinstance(X, str | Path):
-        raise DataError(f"give a list of pictures: ['{X}']")
+        raise InputError(f"give a list of pictures: ['{X}']")
     if isinstance(X, Image.Image):
-        raise DataError("give a list of pictures, not a single one: [picture]")
+        raise InputError("give a list of pictures, not a single one: [picture]")
     if isinstance(X, np.ndarray) and X.ndim not in (1, 4):
-        raise DataError(f"give pictures as an array (N, H, W, C), or (N,) of paths, not {X.dtype} {X.shape}")
-    return [str(one) if isinstance(one, np.str_) else one for one in X]
+        raise InputError(f"give pictures as an array (N, H, W, C), or (N,) of paths, not {X.dtype} {X.shape}")
+    pictures = [str(one) if isinstance(one, np.str_) else one for one in X]
+    for place, one in enumerate(pictures):
+        if not isinstance(one, str | Path | Image.Image | np.ndarray):
+            raise InputError(
+                f"pictures are paths, Pillow pictures or arrays (H, W, C), and number {place} is a {type(one).__name__}"
+            )
+    return pictures
 
 
 def as_labels(y: ArrayLike) -> NDArray[Any]:
     """Return labels ``(N,)`` as texts, whole numbers or truth values.
 
     Raises:
-        DataError: they are numbers with a fraction, several for each picture, or of mixed types.
+        InputError: they are numbers with a fraction, several for each picture, or of mixed types.
     """
-    labels = np.asarray(y)
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:  # lists of different lengths
+        raise InputError("fit() takes one label for each picture, and got several for some") from error
     if labels.dtype == object and all(isinstance(one, str) for one in labels.ravel()):
         labels = labels.astype(str)
+    if isinstance(y, list | tuple) and labels.dtype.kind in "iubU" and len({_kind(one) for one in y}) > 1:
+        raise InputError("fit() takes labels all texts, all whole numbers or all truth values, and got some of each")
+    if labels.dtype.kind == "f" and np.equal(np.mod(labels, 1), 0).all() and labels.size:
+        labels = labels.astype(np.int64)  # whole numbers that a table keeps as floats
     if labels.ndim != 1 or labels.dtype.kind not in "iubU":
-        raise DataError(
+        raise InputError(
             f"fit() takes one label for each picture, all texts or all whole numbers, not {labels.dtype} {labels.shape}"
         )
     return labels
+
+
+def _kind(label: object) -> str:
+    """Of a label in a list: NumPy would make texts of all where one is a text, and numbers of truth values."""
+    return "text" if isinstance(label, str) else "truth" if isinstance(label, bool | np.bool_) else "number"
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as JSON takes it: NumPy's numbers, which a search may have set, as Python's."""
+    return value.item() if isinstance(value, np.generic) else str(value)

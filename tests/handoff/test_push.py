@@ -96,7 +96,8 @@ def test_other_licences_and_odd_words_cannot_break_the_front_matter(run):
     card = card_with(licence='Mine: "all rights"\n---\nx: 1', recipe="[a](javascript:x) <script>")
     text = model_card("me/mine", card, [], by_timm=False)
     matter = yaml.safe_load(text.split("---\n")[1])
-    assert matter["license"] == "other" and matter["license_name"] == card.licence
+    assert matter["license"] == "other" and matter["license_name"] == "mine-all-rights-x-1"
+    assert 'licence: Mine: "all rights" --- x: 1' in text  # whole, below
     assert "x" not in matter and "<script>" not in text.replace("\\<script\\>", "")
     assert "[a](" not in text
 

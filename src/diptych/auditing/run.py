@@ -1,6 +1,7 @@
 """From a data set to what is in it: one index, one list of findings, one page."""
 
 import json
+import os
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ def _look(
     data: str, folder: Path, splits: Splits, parts: Sequence[Source], terminal: Terminal
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the result of an audit and its small pictures, and write the lists."""
-    where = Path(data).expanduser()
+    where = Path(os.path.expanduser(data))
     name = str(where.resolve()) if where.exists() else data
     with Index(folder / INDEX, shown(name)) as index:
         bring_up_to_date(index, parts, terminal)

@@ -10,8 +10,8 @@ import diptych
 from diptych.api.maps import vectors_for
 from diptych.commands.parsing import Folder, Switch, parse, tell
 from diptych.config import to_dict
-from diptych.errors import UserError, typed
-from diptych.explorer.explore import SIDE
+from diptych.errors import UserError, check, typed
+from diptych.explorer.explore import SIDE, SMALLEST
 from diptych.explorer.server import PORT
 from diptych.progress import Terminal
 from diptych.runs import RunFolder
@@ -46,6 +46,10 @@ class ExploreArgs:
     """auto, cpu, cuda or mps."""
     json: Switch = False
     """Print the address, or the file, as JSON on standard output."""
+
+    def __post_init__(self) -> None:  # before pictures are embedded, which takes its time
+        check(self, "0..65535", lambda port: 0 <= port <= 65535, "port")
+        check(self, f"{SMALLEST} pixels or more", lambda side: side >= SMALLEST, "thumbnail")
 
 
 def explore(words: list[str]) -> int:

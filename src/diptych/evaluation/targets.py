@@ -6,6 +6,7 @@ the columns that were named are read beside it, and joined by the pictures' path
 
 import csv
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,7 +125,7 @@ def read_targets(data: str, columns: Columns, sources: Sequence[Source]) -> Targ
         DataError: ``data`` has no columns, or not these, or a cell cannot be read; rows of other pictures may hold
             anything.
     """
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     kind = path.suffix.lower()
     if kind not in (".csv", ".parquet"):
         raise DataError(

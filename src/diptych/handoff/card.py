@@ -17,7 +17,7 @@ import timm
 from torch import nn
 
 from diptych.config import from_dict, to_dict
-from diptych.errors import ConfigError, DataError
+from diptych.errors import ConfigError, DataError, RunFolderError, printable
 from diptych.frozen import BackboneCard, Preprocessing, weights_digest
 from diptych.handoff.form import WEIGHTS, Form
 from diptych.runs import SCHEMA_VERSION, RunFolder
@@ -90,8 +90,18 @@ def card_of(run: RunFolder, about: BackboneCard, module: nn.Module, form: Form, 
 
     Raises:
         RunFolderError: ``run.json`` is damaged.
+        ConfigError: the licence is no text for people.
     """
-    found = run.read_card()
+    try:
+        return _card(run.read_card(), about, weights_digest(module), form, _licence(licence))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{run.config} is damaged: it does not say how the run was made ({type(error).__name__}: {error}); "
+            "put it back as it was, or pretrain again with a new --out"
+        ) from error
+
+
+def _card(found: Mapping[str, Any], about: BackboneCard, weights: str, form: Form, licence: str) -> HandoffCard:
     config, data, result = found["config"], found["data"], found["result"] or {}
     return HandoffCard(
         schema_version=SCHEMA_VERSION,
@@ -100,8 +110,8 @@ def card_of(run: RunFolder, about: BackboneCard, module: nn.Module, form: Form, 
         backbone=about.backbone,
         num_features=about.num_features,
         preprocessing=about.preprocessing,
-        weights=weights_digest(module),
-        licence=licence or NOT_STATED,
+        weights=weights,
+        licence=licence,
         began=_began(about),
         method=config["method"]["name"],
         recipe=found["recipe"],
@@ -151,8 +161,16 @@ def without_folders(command: str) -> str:
 
 
 def last_name(name: str) -> str:
-    """Return the last name of an absolute path; anything else as it is."""
-    return Path(name).name if Path(name).expanduser().is_absolute() else name
+    """Return the last name of an absolute path, also from somebody's home ``~``; anything else as it is."""
+    return Path(name).name or name if name.startswith(("/", "~")) else name
+
+
+def _licence(text: str | None) -> str:
+    """Return a licence as one line."""
+    line = " ".join((text or "").split())
+    if printable(line) != line:
+        raise ConfigError(f"--licence '{line}' holds what cannot be shown: type a name, such as CC-BY-4.0")
+    return line or NOT_STATED
 
 
 def _takes(form: Form, made: Preprocessing) -> str:

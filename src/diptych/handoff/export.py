@@ -1,5 +1,6 @@
 """``diptych export``: a backbone in a form that others read, compared with the run before it gets its name."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +69,16 @@ def export(
         licence: under which others may use the weights; "not stated" if None.
         data: pictures to compare on, as for ``open_data``; the run's own, or else the bundled photographs, if None.
         data_dir: where the archive of the named data set ``data`` lies.
-        overwrite: replace what an earlier export left at ``out``.
+        overwrite: replace the file at ``out``, or the folder that an earlier export left there.
         terminal: where to speak; silent if None.
 
     Raises:
         RunFolderError: there is no such run, it has not finished, ``out`` cannot be written, or what was written
             computes something else than the run.
-        ConfigError: there is no such form, the backbone has none, or a package is missing.
+        ConfigError: there is no such form, the backbone has none, a package is missing, or the licence is no text.
         DataError: ``out`` is there already, or there are no pictures to compare on.
     """
-    terminal, path = terminal or Terminal(quiet=True), Path(out).expanduser()
+    terminal, path = terminal or Terminal(quiet=True), Path(os.path.expanduser(out))
     form = check_form(to, path)
     refuse_used(path, option="--out", overwrite=overwrite, is_folder=form == "timm")
     folder, about = open_finished(run)
@@ -87,13 +88,14 @@ def export(
     backbone = load(run, "cpu")
     if form == "onnx":
         refuse_without_onnx(backbone.module)
+    card = card_of(folder, about, backbone.module, form, licence)
     pictures, whose = pictures_for(made, folder.read_card()["config"], data, data_dir)
     terminal.say(f"comparing on {len(pictures)} pictures: {whose}")
-    card = card_of(folder, about, backbone.module, form, licence)
     with writing_folder(path) if form == "timm" else writing(path) as place:
         _write(place, backbone, card)
         parity = compare(reference(backbone, card, pictures), _run(place, card, pictures))
         refuse_unlike(parity, form)
+        refuse_used(path, option="--out", overwrite=overwrite, is_folder=form == "timm")  # this took minutes
     return Exported(
         path=path,
         form=form,

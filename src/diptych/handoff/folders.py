@@ -12,6 +12,10 @@ from diptych.runs import read_json, sync_folder, writing_errors
 
 CONFIG_FILE = "config.json"
 """In every folder that is written here; the card in it tells that it is ours."""
+WEIGHTS_FILE = "model.safetensors"
+README = "README.md"
+FILES = {CONFIG_FILE, WEIGHTS_FILE, README}
+"""All that is ever written there."""
 
 
 @contextmanager
@@ -21,49 +25,67 @@ def writing_folder(path: Path) -> Iterator[Path]:
     Raises:
         RunFolderError: the disk is full, or the folder may not be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, earlier = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     with writing_errors(path):
         try:
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number, as in containers
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.iterdir():
                 with open(file, "rb") as written:
                     os.fsync(written.fileno())
-            if path.exists():
-                shutil.rmtree(path)
+            sync_folder(temporary)
+            if os.path.lexists(path):
+                os.replace(path, earlier)  # a kill from here on leaves it under that name
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if os.path.lexists(earlier) and not os.path.lexists(path):
+                os.replace(earlier, path)
             raise
+        _remove(earlier)
 
 
-def refuse_used(path: Path, *, option: str, overwrite: bool, is_folder: bool) -> None:
+def refuse_used(path: Path, *, option: str, overwrite: bool | None, is_folder: bool) -> None:
     """Refuse a place where something is that may not be replaced.
 
     Args:
         path: where something is to be written.
         option: the flag that named it.
-        overwrite: an earlier file, or an earlier folder of ours, may be replaced.
+        overwrite: an earlier file, or an earlier folder of ours, may be replaced; None where nothing ever may.
         is_folder: whether a folder is to be written.
 
     Raises:
         DataError: something is there already, or it is no folder of ours.
+        RunFolderError: a folder is there that may not be looked into.
     """
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to nothing is something, too
         return
     if not overwrite:
-        raise DataError(f"{path} is there already: choose another {option}, or add --overwrite to replace it")
+        replace = "" if overwrite is None else ", or add --overwrite to replace it"
+        raise DataError(f"{path} is there already: choose another {option}{replace}")
     if path.is_dir() != is_folder or (is_folder and not _is_ours(path)):
         raise DataError(
-            f"{path} was not written by diptych export, so --overwrite will not delete it; choose another {option}"
+            f"{path} was not written by diptych export, or holds other files too, so --overwrite will not delete it; "
+            f"choose another {option}"
         )
 
 
 def _is_ours(folder: Path) -> bool:
-    if not any(folder.iterdir()):
+    """Whether nothing is in a folder but what we write there."""
+    with writing_errors(folder):
+        names = {file.name for file in folder.iterdir()}
+    if not names:
         return True
     try:
-        return KEY in read_json(folder / CONFIG_FILE)
+        return names <= FILES and KEY in read_json(folder / CONFIG_FILE)
     except RunFolderError:
         return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()  # what it points to is somebody's
+    else:
+        shutil.rmtree(path, ignore_errors=True)

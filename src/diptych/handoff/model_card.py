@@ -1,12 +1,12 @@
 """``README.md`` of a pushed backbone: what it is, what was measured beside which baselines, and how to load it.
 
 Numbers are those of the evaluations that lie in the run folder, in the words of ``diptych evaluate``; there are no
-others. YAML values are written as JSON, which YAML contains, so that no name can end one.
+others. YAML values are written as JSON in ASCII, so that no name can end one, nor a line.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from diptych.errors import printable
@@ -16,7 +16,10 @@ HUB_LICENCES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "unlicense", "gpl-3.0", "agpl-3.0", "lgpl-3.0"),
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0"),
 )
-"""Names that the hub knows; any other licence goes under ``other`` with the name that was given."""
+"""Names that the hub knows; any other goes under ``other``, with its letters and digits as the name that the hub asks
+for, and its whole text further down."""
+LONGEST = 96
+"""Letters of such a name."""
 
 _BY_TIMM = """\
 ```python
@@ -51,13 +54,13 @@ def model_card(repo: str, card: HandoffCard, measured: Sequence[tuple[str, str]]
         measured: name and text of each evaluation.
         by_timm: whether timm can load it.
     """
-    front = "\n".join(f"{key}: {json.dumps(value)}" for key, value in _front(card, by_timm=by_timm).items())
+    front = "\n".join(f"{key}: {_yaml(value)}" for key, value in _front(card, by_timm=by_timm).items())
     loading = (_BY_TIMM if by_timm and _is_plain(card) else "") + "\n" + _BY_DIPTYCH
     parts = [
         f"---\n{front}\n---",
         f"# {repo.rpartition('/')[2]}",
-        f"A `{card.backbone}` pretrained without labels ({card.method}) by diptych {card.diptych}. It turns a picture "
-        f"into {card.num_features} numbers; it has no classifier.",
+        f"A `{card.backbone}` pretrained without labels ({_inline(card.method)}) by diptych {card.diptych}. It turns a "
+        f"picture into {card.num_features} numbers; it has no classifier.",
         "## How to load it",
         loading.format(repo=repo, width=card.num_features).strip(),
         "## What was measured",
@@ -75,12 +78,21 @@ def measured_in(result: Mapping[str, Any], text: str) -> tuple[str, str]:
     """Return the name of an evaluation and its text, without the folders of this machine.
 
     Args:
-        result: what its JSON file holds.
+        result: what its JSON file holds; every absolute path in it is shortened in the text.
         text: the same in words.
     """
-    for name in (result["data"]["name"], result["run"]):
-        text = text.replace(name, last_name(name))
+    for name in sorted(set(_strings(result)), key=len, reverse=True):  # a path before the folder that it lies in
+        if (short := last_name(name)) != name:
+            text = text.replace(name, short)
     return str(result["name"]), text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
 
 
 def _front(card: HandoffCard, *, by_timm: bool) -> dict[str, Any]:
@@ -92,8 +104,16 @@ def _front(card: HandoffCard, *, by_timm: bool) -> dict[str, Any]:
     if card.licence.lower() in HUB_LICENCES:
         front["license"] = card.licence.lower()
     elif card.licence != NOT_STATED:
-        front |= {"license": "other", "license_name": card.licence}
+        front["license"] = "other"
+        if name := re.sub(r"[^a-z0-9.]+", "-", card.licence.lower()).strip("-")[:LONGEST]:
+            front["license_name"] = name
     return front
+
+
+def _yaml(value: Any) -> str:
+    """Write as JSON whose other than ASCII characters are escaped as YAML has them, not as JSON: by one code each."""
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub(r"[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text)
 
 
 def _is_plain(card: HandoffCard) -> bool:

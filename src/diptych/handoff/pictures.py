@@ -3,6 +3,7 @@
 Nothing is downloaded that was not asked for: data of the run that is not on this machine is passed over.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def pictures_for(
     """
     if data is not None:
         return _read(made, data, data_dir, made.tile), data
-    own, own_dir = config["data"], config["data_dir"]
-    if _is_here(own, own_dir):
+    own, own_dir = config.get("data"), config.get("data_dir")
+    if isinstance(own, str) and _is_here(own, own_dir):
         try:
             return _read(made, own, own_dir, made.tile), "the run's own pictures"
         except DataError:
@@ -62,7 +63,7 @@ def _is_here(data: str, data_dir: str | None) -> bool:
         return False
     if data != "cifar10":
         return True
-    place = Path(data_dir).expanduser() if data_dir else Path.home() / ".cache" / "diptych"
+    place = Path(os.path.expanduser(data_dir)) if data_dir else Path.home() / ".cache" / "diptych"
     return place.is_file() or any((place / name).exists() for name in (ARCHIVE, FOLDER, TEST_FILES[0]))
 
 

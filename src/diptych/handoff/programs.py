@@ -79,8 +79,9 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, card: HandoffC
     """Write an ONNX file of operator set 18, with the card in its metadata.
 
     Raises:
-        ConfigError: ONNX has no form of an operator of the network, which is named.
+        ConfigError: ONNX has no form of an operator of the network, which is named; or the exporter gives up.
     """
+    other = "choose --to torch-export or safetensors"
     try:
         with _silent():
             made = torch.onnx.export(
@@ -89,36 +90,48 @@ def write_onnx(path: Path, program: torch.export.ExportedProgram, card: HandoffC
                 opset_version=OPSET,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
+                dynamic_shapes=({0: BATCH},),  # for its name alone: the program knows which side is free
                 verbose=False,
                 external_data=False,
             )
     except Exception as error:  # as above
-        raise ConfigError(
-            f"ONNX has no form of {_operator(error)}, which {card.backbone} needs: choose --to torch-export or "
-            "safetensors"
-        ) from error
+        if operator := _operator(error):
+            raise ConfigError(f"ONNX has no form of {operator}, which {card.backbone} needs: {other}") from error
+        raise ConfigError(f"{card.backbone} cannot be written as ONNX ({_first_line(error)}): {other}") from error
     assert made is not None
     made.model.metadata_props.update({KEY: card.text, "licence": card.licence, "takes": card.takes})
     made.save(path, external_data=False)
 
 
 def run_onnx(path: Path, pictures: Tensor) -> Tensor:
-    """Return the features ``(N, D)`` of stored pictures by ONNX Runtime, on the CPU."""
+    """Return the features ``(N, D)`` of stored pictures by ONNX Runtime, on the CPU.
+
+    Raises:
+        ConfigError: ONNX Runtime has not what the file needs, which it names.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    parts = [session.run([OUTPUT], {INPUT: part.numpy()})[0] for part in torch.split(pictures, PORTION)]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # it writes to the terminal by itself, before it raises
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        parts = [session.run([OUTPUT], {INPUT: part.numpy()})[0] for part in torch.split(pictures, PORTION)]
+    except Exception as error:  # its own errors share no class either
+        raise ConfigError(
+            f"ONNX Runtime cannot run what was written ({_first_line(error)}), so it was removed: choose --to "
+            "torch-export or safetensors"
+        ) from error
     return torch.cat([torch.from_numpy(part) for part in parts])
 
 
-def _operator(error: BaseException) -> str:
+def _operator(error: BaseException) -> str | None:
     """Find the operator in what torch's exporter says, or in the errors from which that came."""
     inner: BaseException | None = error
     while inner is not None:
         if named := re.search(r"OpOverload\(op='([\w.:]+)'|(aten[.:]+\w+(?:\.\w+)?)", str(inner)):
             return str(named[1] or named[2])
         inner = inner.__cause__
-    return f"an operator ({_first_line(error)})"
+    return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ else the card alone) and ``README.md``. They are said by name and size before an
 """
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,23 +14,24 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from diptych.config import to_dict
-from diptych.errors import ConfigError, UserError, byte_size, typed
+from diptych.errors import ConfigError, RunFolderError, UserError, byte_size, typed
 from diptych.frozen import FrozenBackbone, load, open_finished
 from diptych.handoff.card import KEY, HandoffCard, card_of
 from diptych.handoff.export import reference
-from diptych.handoff.folders import CONFIG_FILE, refuse_used, writing_folder
+from diptych.handoff.folders import CONFIG_FILE, README, WEIGHTS_FILE, refuse_used, writing_folder
 from diptych.handoff.model_card import measured_in, model_card
 from diptych.handoff.parity import compare, refuse_unlike
 from diptych.handoff.pictures import pictures_for
-from diptych.handoff.timm_folder import WEIGHTS_FILE, run_timm, why_not_timm, write_timm
+from diptych.handoff.timm_folder import run_timm, why_not_timm, write_timm
 from diptych.handoff.weights import load_backbone, write_weights
 from diptych.progress import Terminal
-from diptych.runs import RunFolder, read_versioned, write_json, write_text
+from diptych.runs import RunFolder, read_versioned, write_json, write_text, writing_errors
 
 Told: TypeAlias = Callable[[Mapping[str, Any]], str]
 """Puts the result of an evaluation into words: ``evaluation.table.as_text``."""
-README = "README.md"
-REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+"""Of a user or a repository, as the hub has them."""
+DRY = "--dry-run FOLDER"
 TOKEN = "make one with the right to write at https://huggingface.co/settings/tokens, then type `hf auth login`"
 
 
@@ -86,19 +88,23 @@ def push(
         HubError: there is no token, or the hub cannot be reached, or refuses.
     """
     terminal = terminal or Terminal(quiet=True)
-    if not re.fullmatch(REPO, repo) or ".." in repo or "--" in repo:
-        raise ConfigError(f"'{repo}' is no name of a repository: type USER/NAME, letters, digits, '-', '_' and '.'")
+    if not re.fullmatch(f"{NAME}/{NAME}", repo) or ".." in repo or "--" in repo or repo.endswith(".git"):
+        raise ConfigError(
+            f"'{repo}' is no name of a repository: type USER/NAME, each of at most 96 letters, digits, '_', and inside "
+            "'-' and '.', and without .git"
+        )
+    out = None if dry_run is None else Path(os.path.expanduser(dry_run))
     folder, about = open_finished(run)
     made = about.preprocessing
-    if dry_run is None:
+    if out is None:
         _refuse_without_token(run, repo)
     else:
-        refuse_used(Path(dry_run).expanduser(), option="--dry-run", overwrite=False, is_folder=True)
+        refuse_used(out, option="--dry-run", overwrite=None, is_folder=True)
     backbone = load(run, "cpu")
-    pictures, _ = pictures_for(made, folder.read_card()["config"], data, data_dir)
     by_timm = why_not_timm(about.backbone, made) is None
     card = card_of(folder, about, backbone.module, "timm" if by_timm else "safetensors", licence)
-    with _place(dry_run) as place:
+    pictures, _ = pictures_for(made, folder.read_card()["config"], data, data_dir)
+    with _place(out) as place:
         _write(place, backbone, card, model_card(repo, card, _measured(folder, told), by_timm=by_timm))
         if by_timm:
             found = run_timm(place, pictures, made)
@@ -109,12 +115,16 @@ def push(
         refuse_unlike(parity, card.form)
         files = tuple((file.name, file.stat().st_size) for file in sorted(place.iterdir()))
         listed = ", ".join(f"{name} ({byte_size(size)})" for name, size in files)
-        terminal.say(f"{'would send' if dry_run else 'sending'} to {repo}: {listed}")
-        address = None if dry_run else _send(place, repo, [name for name, _ in files], public=public)
+        terminal.say(f"{'would send' if out else 'sending'} to {repo}: {listed}")
+        if out is None:
+            address = _send(place, repo, [name for name, _ in files], public=public)
+        else:
+            address = None
+            refuse_used(out, option="--dry-run", overwrite=None, is_folder=True)
     return Pushed(
         repo=repo,
         address=address,
-        folder=Path(dry_run).expanduser() if dry_run else None,
+        folder=out,
         files=files,
         difference=parity.difference,
         sentence=parity.sentence,
@@ -122,13 +132,16 @@ def push(
 
 
 @contextlib.contextmanager
-def _place(dry_run: str | Path | None) -> Iterator[Path]:
+def _place(out: Path | None) -> Iterator[Path]:
     """Yield the folder to write to: that of a dry run, or one that is gone afterwards."""
-    if dry_run is not None:
-        with writing_folder(Path(dry_run).expanduser()) as place:
+    if out is not None:
+        with writing_folder(out) as place:
             yield place
     else:
-        with tempfile.TemporaryDirectory(prefix="diptych-push-") as place:
+        with (
+            writing_errors(Path("a temporary folder"), "free some space, or name another place in TMPDIR"),
+            tempfile.TemporaryDirectory(prefix="diptych-push-") as place,
+        ):
             yield Path(place)
 
 
@@ -142,8 +155,16 @@ def _write(place: Path, backbone: FrozenBackbone, card: HandoffCard, readme: str
 
 
 def _measured(run: RunFolder, told: Told) -> list[tuple[str, str]]:
-    results = [read_versioned(path) for path in sorted(run.evaluation.glob("*.json"))]
-    return [measured_in(result, told(result)) for result in results]
+    measured = []
+    for path in sorted(run.evaluation.glob("*.json")):
+        result = read_versioned(path)
+        try:
+            measured.append(measured_in(result, told(result)))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RunFolderError(
+                f"{path} is damaged ({type(error).__name__}: {error}): delete it, or type `diptych evaluate` again"
+            ) from error
+    return measured
 
 
 def _hub() -> Any:
@@ -162,10 +183,10 @@ def _refuse_without_token(run: str | Path, repo: str) -> None:
 
 def _send(place: Path, repo: str, names: list[str], *, public: bool) -> str:
     """Send the files of those names, in one commit; returns the address of the page."""
-    hub = _hub()
-    refused = hub.errors.HfHubHTTPError
-    broken = refused.__bases__[0]  # of httpx or requests, by the version of huggingface_hub
-    api = hub.HfApi(library_name="diptych")
+    api = _hub().HfApi(library_name="diptych")
+    from huggingface_hub.errors import HfHubHTTPError as refused
+
+    broken: Any = refused.__bases__[0]  # of httpx or requests, by the version of huggingface_hub
     try:
         address = str(api.create_repo(repo, private=not public, exist_ok=True))
         api.upload_folder(
@@ -176,12 +197,18 @@ def _send(place: Path, repo: str, names: list[str], *, public: bool) -> str:
         why = f"the hub refused to write {repo} ({code})"
         if code in (401, 403):
             raise HubError(f"{why}: the token is not valid, or may not write there; {TOKEN}") from error
-        raise HubError(
-            f"{why}: {str(error).strip().splitlines()[-1]}; nothing is public that was not before"
-        ) from error
+        raise HubError(f"{why}: {_last_line(error)}; type the command again, or keep the files with {DRY}") from error
     except (broken, OSError) as error:
         raise HubError(
             f"the hub at {api.endpoint} cannot be reached ({type(error).__name__}): check the network and type the "
-            "command again; or keep what would be sent with --dry-run FOLDER"
+            f"command again; or keep what would be sent with {DRY}"
+        ) from error
+    except Exception as error:  # what huggingface_hub itself refuses, or cannot read, has no class in common
+        raise HubError(
+            f"huggingface_hub did not send {repo} to {api.endpoint} ({_last_line(error)}): keep the files with {DRY}"
         ) from error
     return address
+
+
+def _last_line(error: BaseException) -> str:
+    return next(iter(reversed(str(error).strip().splitlines())), type(error).__name__)

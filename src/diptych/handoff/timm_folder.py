@@ -15,12 +15,12 @@ from diptych.config import to_dict
 from diptych.errors import ConfigError
 from diptych.frozen import Preprocessing, initial_backbone, prepared
 from diptych.handoff.card import KEY, HandoffCard
-from diptych.handoff.folders import CONFIG_FILE
+from diptych.handoff.folders import CONFIG_FILE, WEIGHTS_FILE
 from diptych.handoff.weights import write_weights
 from diptych.runs import write_json
 
-WEIGHTS_FILE = "model.safetensors"
 PREFIX = "timm:"
+OTHER_FORMS = "choose --to safetensors, onnx or torch-export"
 _DESCRIPTION = "A backbone pretrained with {method} by diptych {version}, without a classifier"
 
 
@@ -44,7 +44,7 @@ def refuse_not_timm(backbone: str, made: Preprocessing) -> None:
         ConfigError: with the forms that it can take.
     """
     if why := why_not_timm(backbone, made):
-        raise ConfigError(f"--to timm: {why}: choose --to safetensors, onnx or torch-export")
+        raise ConfigError(f"--to timm: {why}: {OTHER_FORMS}")
 
 
 def write_timm(folder: Path, module: nn.Module, card: HandoffCard) -> None:
@@ -54,8 +54,16 @@ def write_timm(folder: Path, module: nn.Module, card: HandoffCard) -> None:
 
 
 def run_timm(folder: Path, pictures: Tensor, made: Preprocessing) -> Tensor:
-    """Load a folder as anybody would, by timm alone, and return the features ``(N, D)`` of stored pictures."""
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    """Load a folder as anybody would, by timm alone, and return the features ``(N, D)`` of stored pictures.
+
+    Raises:
+        ConfigError: timm cannot load it.
+    """
+    try:
+        network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    except Exception as error:  # of each network's own making
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"--to timm: timm cannot load what was written ({why}): {OTHER_FORMS}") from error
     with torch.inference_mode():
         features: Tensor = network(prepared(pictures, made, torch.device("cpu")))
     return features
@@ -78,7 +86,8 @@ def _config(module: nn.Module, card: HandoffCard) -> dict[str, Any]:
             "mean": list(made.mean),
             "std": list(made.std),
             "num_classes": 0,
-            "first_conv": known.get("first_conv"),
+            # By this, timm makes three channels of a photograph into others; its earlier versions would ours, too.
+            "first_conv": known.get("first_conv") if made.channels == 3 else None,
             "classifier": known.get("classifier"),
             "license": card.licence,
             "description": _DESCRIPTION.format(method=card.method, version=card.diptych),

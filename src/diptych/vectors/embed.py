@@ -130,7 +130,7 @@ def embed(
             else.
         ConfigError: the network has no such features, or ``out`` is no name of a file of vectors.
     """
-    config, terminal, path = config or EmbedConfig(), terminal or Terminal(quiet=True), Path(out).expanduser()
+    config, terminal, path = config or EmbedConfig(), terminal or Terminal(quiet=True), Path(os.path.expanduser(out))
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"--out {out}: vectors are written to a file NAME.parquet or NAME.npy; give one of these")
     if path.suffix == ".parquet":

@@ -58,7 +58,7 @@ def _folder(vectors: Vectors) -> Path | None:
     """Return the folder that names are relative to, None where they are not of files."""
     if vectors.card is None or vectors.card.preprocessing.tile is not None:
         return None
-    data = Path(vectors.card.data).expanduser()
+    data = Path(os.path.expanduser(vectors.card.data))
     if data.is_dir():
         return data
     return data.parent if data.is_file() and data.name.lower().endswith(MANIFESTS + LISTS) else None

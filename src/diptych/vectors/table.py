@@ -113,7 +113,7 @@ def read_vectors(path: str | Path) -> Vectors:
             that is not finite (its row is named); or it was written by another version.
         ConfigError: it is a Parquet file, and pyarrow is not installed.
     """
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.suffix not in SUFFIXES:
         raise DataError(f"{path}: vectors lie in a file NAME.parquet or NAME.npy; give one of these")
     if not os.path.isfile(file):  # Path's own raises where a name is too long

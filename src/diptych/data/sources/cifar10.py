@@ -63,7 +63,7 @@ def open_cifar10(
     Raises:
         DataError: the archive cannot be downloaded, is damaged, or does not have the official layout.
     """
-    place = Path(data_dir).expanduser() if data_dir else cache or Path.home() / ".cache" / "diptych"
+    place = Path(os.path.expanduser(data_dir)) if data_dir else cache or Path.home() / ".cache" / "diptych"
     unpacked = place if (place / TEST_FILES[0]).is_file() else place / FOLDER
     if unpacked.is_dir():
         return _sources(_read_folder(unpacked), unpacked)

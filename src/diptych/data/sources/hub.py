@@ -51,7 +51,7 @@ def open_hub(data: str) -> Splits:
         import huggingface_hub as hub
     except ImportError as error:
         raise DataError(f"{data} needs `pip install 'diptych[hub]'`") from error
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     is_local = path.exists() or name[0] in "/.~"
     if is_local and not path.exists():
         raise DataError(

@@ -3,6 +3,7 @@
 Every source found here can be indexed; data that can only be streamed is not opened here.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,7 @@ def open_data(data: str, data_dir: str | None = None, on_download: Callable[[int
         raise DataError(
             f"{data} names tar shards, which are for pretrain and preview: give a folder or one archive here"
         )
-    return _open_path(data, Path(data).expanduser())
+    return _open_path(data, Path(os.path.expanduser(data)))
 
 
 def _open_path(data: str, path: Path) -> Splits:

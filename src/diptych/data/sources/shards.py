@@ -68,7 +68,7 @@ def is_shards(data: str) -> bool:
     """
     if _is_url(data):
         return True
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     if data.lower().endswith(LISTS) and path.is_file():
         return _lists_shards(path)
     return _is_tar(data) and not path.exists() and (glob.has_magic(data) or bool(RANGE.search(data)))
@@ -87,13 +87,13 @@ def find_shards(data: str) -> list[str]:
     Raises:
         DataError: there are none, they are compressed or no tar files, or reading them needs another package.
     """
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     if not _is_url(data) and data.lower().endswith(LISTS):
         try:
             lines = list(_lines(path))
         except OSError as error:
             raise DataError(f"cannot read {data} ({error.strerror}); check its permissions") from error
-        asked = [line if _is_url(line) else str(path.parent / Path(line).expanduser()) for line in lines]
+        asked = [line if _is_url(line) else str(path.parent / Path(os.path.expanduser(line))) for line in lines]
     else:
         asked = [data if _is_url(data) else str(path)]
     found: dict[str, str] = {}

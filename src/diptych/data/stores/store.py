@@ -3,6 +3,7 @@
 ``plan`` chooses where, ``open_store`` makes it. Every kind hands out the same pictures in the same order.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -51,7 +52,11 @@ class StoreConfig:
     @property
     def folder(self) -> Path:
         """Where disk stores are kept."""
-        return Path(self.store_dir).expanduser() if self.store_dir else Path.home() / ".cache" / "diptych" / "stores"
+        return (
+            Path(os.path.expanduser(self.store_dir))
+            if self.store_dir
+            else Path.home() / ".cache" / "diptych" / "stores"
+        )
 
     def memory(self) -> int | None:
         """Return the bytes that pictures may take in memory, None where nothing is known."""

@@ -4,6 +4,7 @@ Both folders may be divided alike, as pictures to pretrain on may (``layout.arra
 ``masks/train/a.png``, beside ``test/`` or ``val/``.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -63,7 +64,7 @@ def open_pairs(data: str, limit: int | None, seed: int, *, by_folder: bool = Fal
         DataError: there are no such folders, a picture has no mask or a mask no picture, a part has fewer than two, or
             all belong together.
     """
-    root = Path(data).expanduser()
+    root = Path(os.path.expanduser(data))
     for folder in (IMAGES, MASKS):
         if not (root / folder).is_dir():
             raise DataError(
