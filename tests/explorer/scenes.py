@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 
+from diptych.data.decoding.decode import decode
 from diptych.data.sources.source import Arrays
 from diptych.explorer.scene import compose
 from diptych.vectors.table import Vectors
@@ -37,8 +38,9 @@ def pictures(count=60, side=24):
     return Arrays("pictures", images, [row % 3 for row in range(count)], CLASSES)
 
 
-def embed(pixels):
+def embed(content):
     """Stands for a backbone: a direction that only the picture's size and channels decide."""
+    pixels = decode(content, "the picture")
     vector = np.zeros(8, np.float32)
     vector[pixels.shape[0] % 8], vector[pixels.shape[1] % 8] = 1, 2
     return vector

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -45,7 +46,9 @@ def test_it_holds_all_that_a_server_would_say(folder):
     about = given(folder, "scene")
     assert (about["count"], about["pictures"], about["places"]) == (60, True, False)
     assert [one["name"] for one in about["schemes"]] == ["label", "split", "cluster", "outlier"]
-    np.testing.assert_array_equal(numbers(given(folder, "positions"), "<f4").reshape(-1, 2), whole.layout.positions)
+    np.testing.assert_array_equal(
+        numbers(given(folder, "positions"), "<f4").reshape(-1, 2), whole.layout.value().positions
+    )
     assert given(folder, "names") == whole.vectors.names and BITING in given(folder, "names")
     for name in ("label", "cluster", "outlier"):
         assert given(folder, f"scheme-{name}") == whole.schemes[name].colouring().to_dict()
@@ -117,6 +120,59 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert given(out, "scene")["count"] == 5
     with pytest.raises(ConfigError, match="--thumbnail must be 16 pixels or more, not 3"):
         export_static(vectors(3), None, tmp_path / "small", side=3)
+
+
+def test_where_one_is_or_what_holds_that_is_not_replaced(tmp_path, monkeypatch):
+    export_static(vectors(3), None, tmp_path / "map")
+    monkeypatch.chdir(tmp_path / "map")
+    for here in (".", "..", tmp_path / "map"):
+        with pytest.raises(RunFolderError, match="is the folder that you are in, or holds it: choose another --static"):
+            export_static(vectors(3), None, here, overwrite=True)
+    assert given(tmp_path / "map", "scene")["count"] == 3
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    export_static(vectors(3), None, tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert export_static(vectors(5), None, tmp_path / "link", overwrite=True) == tmp_path / "link" / "index.html"
+    assert (tmp_path / "link").is_symlink() and given(tmp_path / "real", "scene")["count"] == 5
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(RunFolderError, match="choose another --static folder"):
+        export_static(vectors(3), None, tmp_path / "loop")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "loop", "real"]
+
+
+def test_what_came_there_in_the_meantime_is_not_replaced(tmp_path, monkeypatch):
+    out, real = tmp_path / "map", export._neighbours
+
+    def slow(*words):
+        if not out.exists():  # another process is done first
+            out.mkdir()
+            (out / "diary.txt").write_text("dear")
+        return real(*words)
+
+    monkeypatch.setattr(export, "_neighbours", slow)
+    with pytest.raises(RunFolderError, match="is no exported explorer"):
+        export_static(vectors(3), None, out)
+    assert (out / "diary.txt").read_text() == "dear"
+    assert [path.name for path in tmp_path.iterdir()] == ["map"]
+
+
+def test_the_earlier_map_is_there_until_the_new_one_is(tmp_path, monkeypatch):
+    out = tmp_path / "map"
+    export_static(vectors(3), None, out)
+    rename = os.rename
+
+    def fail(here, there):
+        if str(here).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        rename(here, there)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(RunFolderError, match="the disk is full"):
+        export_static(vectors(5), None, out, overwrite=True)
+    assert given(out, "scene")["count"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["map"]
 
 
 def test_what_fails_on_its_way_leaves_nothing(tmp_path, monkeypatch):

@@ -1,14 +1,19 @@
 """Places on the map against numpy's singular values; schemes against counts; what is refused."""
 
+import base64
+import io
+import re
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from scenes import scene, vectors
 
 from diptych.errors import ConfigError, DataError
-from diptych.explorer import layout
+from diptych.explorer import layout, schemes
 from diptych.explorer.layout import lay_out
+from diptych.explorer.layout import unit as unit_of
 from diptych.explorer.scene import compose
 from diptych.explorer.schemes import COLOURS, categories, schemes_of
 from diptych.vectors.table import Vectors
@@ -62,7 +67,9 @@ def test_few_pictures_and_narrow_vectors_have_places_too(count, width):
 
 
 def test_equal_vectors_share_the_middle():
-    assert not lay_out(np.ones((5, 3), np.float32)).positions.any()
+    found = lay_out(np.ones((5, 3), np.float32))
+    assert not found.positions.any() and found.sentence == "PCA, all vectors equal"
+    assert re.fullmatch("PCA, [1-9][0-9]? % of variance", lay_out(vectors().values).sentence)
 
 
 def test_umap_needs_five_pictures_and_its_package(monkeypatch):
@@ -73,6 +80,21 @@ def test_umap_needs_five_pictures_and_its_package(monkeypatch):
         lay_out(vectors(20).values, "umap")
     with pytest.raises(ConfigError, match="unknown --layout 'ump'; did you mean 'umap'"):
         lay_out(vectors(20).values, "ump")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 59])
+def test_vectors_that_are_not_finite_are_refused(bad, row):
+    spoilt = vectors(60)
+    spoilt.values[row, 1] = bad
+    with pytest.raises(DataError, match="a vector holds NaN or an infinite number"):
+        compose(spoilt, None)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_very_long_and_very_short_vectors_keep_their_direction(scale):
+    values = vectors().values
+    np.testing.assert_allclose(unit_of(values * np.float32(scale)), unit(values), atol=1e-6)
 
 
 @pytest.mark.slow  # numba compiles it for half a minute
@@ -94,15 +116,22 @@ def test_umap_keeps_groups_apart():
 
 def test_categories_count_and_the_rarest_share_a_colour():
     words = [f"class {number:02}" for number in range(COLOURS + 5) for _ in range(number + 1)] + [None] * 3
-    found = categories(words, "no label")
+    found = categories(words)
     entries = found.about["categories"]
-    assert len(entries) == COLOURS + 2
-    assert entries[0] == {"name": "class 05", "count": 6, "rest": False}
-    assert entries[-2] == {"name": "5 others", "count": 1 + 2 + 3 + 4 + 5, "rest": True}
-    assert entries[-1] == {"name": "no label", "count": 3, "rest": True}
+    assert len(entries) == COLOURS + 6 and found.about["coloured"] == COLOURS
+    assert entries[0] == {"name": "class 05", "count": 6}
+    assert entries[COLOURS] == {"name": "class 00", "count": 1}
+    assert entries[-1] == {"name": None, "count": 3}
     assert np.bincount(found.values).tolist() == [entry["count"] for entry in entries]
-    for word, value in zip(words, found.values, strict=True):
-        assert entries[value]["name"] in (word, "5 others", "no label")
+    assert [entries[value]["name"] for value in found.values] == words  # the rarest keep their own words
+
+
+@pytest.mark.parametrize(("count", "kind"), [(256, "u1"), (257, "u4")])
+def test_any_number_of_classes_has_places(count, kind):
+    words = [f"class {number:05}" for number in range(count)]
+    told = categories(words).to_dict()
+    places = np.frombuffer(base64.b64decode(told["values"]), f"<{kind}")
+    assert told["type"] == kind and [told["about"]["categories"][place]["name"] for place in places] == words
 
 
 def test_clusters_are_the_groups():
@@ -129,7 +158,19 @@ def test_outlier_scores_are_high_where_it_is_empty():
     (scheme,) = [scheme for scheme in schemes_of(found, None) if scheme.name == "outlier"]
     colouring = scheme.colouring()
     assert colouring.values.argmax() == 7
-    assert colouring.about["low"] < colouring.about["high"] <= colouring.values.max()
+    ends = np.quantile(colouring.values, (0.01, 0.99))  # one picture far away would make all others look alike
+    assert (colouring.about["low"], colouring.about["high"]) == pytest.approx(tuple(ends))
+
+
+def test_outlier_scores_that_would_take_too_long_are_not_offered(monkeypatch):
+    monkeypatch.setattr(schemes, "SCORED", 60)
+    assert "outlier" in [scheme.name for scheme in schemes_of(vectors(60), None)]
+    assert "outlier" not in [scheme.name for scheme in schemes_of(vectors(61), None)]
+
+
+def test_none_has_no_colour_of_its_own():
+    about = categories(["a", None, None]).about
+    assert about["coloured"] == 1 and about["categories"] == [{"name": "a", "count": 1}, {"name": None, "count": 2}]
 
 
 def test_splits_are_offered_where_there_are_two():
@@ -139,8 +180,17 @@ def test_splits_are_offered_where_there_are_two():
     assert "split" not in [scheme.name for scheme in schemes_of(vectors(4), ["train"] * 4)]
 
 
+def test_zeros_have_a_place_and_no_direction():
+    values = vectors(9).values
+    values[4] = 0
+    assert not unit_of(values)[4].any() and np.isfinite(lay_out(values).positions).all()
+
+
 def test_one_picture_has_a_map_and_no_neighbours():
     alone = scene(1)
+    buffer = io.BytesIO()
+    Image.new("RGB", (25, 25)).save(buffer, "PNG")
+    assert alone.place(buffer.getvalue())["rows"] == [0]
     similarities, rows = alone.neighbours(0, 1)
     assert similarities.shape == rows.shape == (1, 0)
     assert [*alone.schemes] == ["label"]

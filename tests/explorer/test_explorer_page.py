@@ -3,6 +3,8 @@
 import csv
 import io
 import shutil
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ from matplotlib.path import Path as Polygon
 from PIL import Image
 from scenes import BITING, CLASSES, colour, pictures, scene, vectors
 
+from diptych.explorer import desk
 from diptych.explorer.explore import export_static
+from diptych.explorer.later import Later
+from diptych.explorer.scene import compose
+from diptych.explorer.schemes import Scheme, categories
 from diptych.explorer.server import Server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested by playwright: pip install playwright")
@@ -25,7 +31,7 @@ WATCH = """
     addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective + event.blockedURI));
 """
 WHOLE = scene(COUNT, splits=["train"] * 200 + ["test"] * 40)
-POSITIONS = WHOLE.layout.positions.astype(float)
+POSITIONS = WHOLE.layout.value().positions.astype(float)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +214,138 @@ def test_colours_by_split_cluster_and_score(page):
     assert page.get_attribute("#legend button >> nth=1", "aria-pressed") == "false"
 
 
+def test_a_selection_as_a_table_has_every_class_and_no_formula(context):
+    names = ["=cmd|'/C calc'!A0", "+1.5", "-1", "'@sum", "line\nbreak", 'quote"d', "\udce9.png", "e\u0301t\u00e9.png"]
+    names += [f"{row}.png" for row in range(len(names), 40)]
+    labels = [None, "+1", "-1", "=A1", *(f"class {row:02}" for row in range(4, 40))]
+    many = vectors(40)
+    with Server(compose(replace(many, names=names, labels=labels), None), 0) as server:
+        opened = Watched(context, server.address)
+        page = opened.page
+        legend = page.eval_on_selector_all("#legend button", "all => all.map(b => b.textContent)")
+        assert len(legend) == 22 and legend[20:] == ["19 others19", "no label1"]
+        page.click("#all")
+        with page.expect_download() as waiting:
+            page.click("#download")
+        with open(waiting.value.path(), encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = [*csv.DictReader(file)]
+        assert [line["name"] for line in table] == ["'" + names[0], names[1], names[2], "''@sum", *names[4:]]
+        assert [line["label"] for line in table] == ["", "+1", "-1", "'=A1", *labels[4:]]
+        page.fill("#search", "\u00e9te\u0301")  # the other way to write each letter
+        assert listed(page, 1) == [7]
+        page.click("#panel .pictures button")
+        page.wait_for_function("() => document.querySelector('#panel .facts')?.textContent === 'labelclass 07'")
+        assert opened.has_no_complaint()
+        page.close()
+
+
+def test_a_rare_class_is_told_by_its_own_name_and_a_name_cannot_steer_the_page(context):
+    few = vectors(30)
+    labels = [f"class {row:02}" for row in range(21)] + ["class 00"] * 9
+    with Server(
+        compose(replace(few, labels=labels, names=[*few.names[:5], "a\u202eb\n.png", *few.names[6:]]), None), 0
+    ) as server:
+        opened = Watched(context, server.address)
+        page = opened.page
+        legend = page.eval_on_selector_all("#legend button", "all => all.map(b => b.textContent)")
+        assert legend[0] == "class 0010" and len(legend) == 21 and "others" not in legend[20]
+        page.click("#legend button >> nth=20")
+        assert page.get_attribute("#legend button >> nth=20", "aria-pressed") == "true"
+        page.fill("#search", ".png")
+        listed(page, 29)
+        page.click("#panel .pictures button[data-row='5']")
+        page.wait_for_function(
+            "() => document.querySelector('#status').textContent === 'a\ufffdb\ufffd.png: 12 neighbours'"
+        )
+        assert page.text_content("#panel figcaption") == "a\ufffdb\ufffd.png"
+        assert opened.has_no_complaint()
+        page.close()
+
+
+def test_what_takes_long_says_so_and_ends(context, monkeypatch):
+    monkeypatch.setattr(desk, "PATIENCE", 0.05)
+    go, scores = threading.Event(), threading.Event()
+    whole = scene(30)
+    slow = replace(whole, layout=Later("the map by UMAP", lambda: go.wait(60) and whole.layout.value()))
+    slow.schemes["outlier"] = Scheme("outlier", "outlier score", lambda: scores.wait(60) and categories(["x"] * 30))
+    with Server(slow, 0) as server:
+        page = context.new_page()
+        page.goto(server.address)
+        page.wait_for_function(
+            "() => /^Computing the map by UMAP … [0-9]+ s$/.test(document.querySelector('#busy').textContent)"
+        )
+        go.set()
+        page.wait_for_selector(DRAWN)
+        page.select_option("#scheme", "outlier")
+        page.wait_for_function(
+            "() => /^computing the colours by outlier score … [0-9]+ s$/.test(status())".replace(
+                "status()", "document.querySelector('#status').textContent"
+            )
+        )
+        page.select_option("#scheme", "cluster")  # meanwhile
+        page.wait_for_function("() => document.querySelector('#status').textContent === 'coloured by cluster'")
+        page.select_option("#scheme", "outlier")
+        scores.set()
+        page.wait_for_function("() => document.querySelector('#legend').textContent === 'x30'")
+        page.close()
+
+
+def test_a_server_that_is_gone_is_named(context):
+    with Server(scene(30), 0) as server:
+        page = context.new_page()
+        page.goto(server.address)
+        page.wait_for_selector(DRAWN)
+    page.select_option("#scheme", "cluster")
+    page.wait_for_selector("#problem")
+    assert page.text_content("#problem") == "the server does not answer: is `diptych explore` still running?"
+    assert page.input_value("#scheme") == "label"
+    page.close()
+
+
+def test_a_picture_beyond_the_map_is_shown_at_its_edge(context):
+    narrow = vectors(30)
+    narrow.values[:] = [10, 0, 0, 0, 0, 0, 0, 0] + np.random.default_rng(0).normal(0, 0.1, (30, 8))
+    with Server(compose(narrow, None, embed=lambda content: np.eye(8, dtype=np.float32)[1]), 0) as server:
+        page = context.new_page()
+        page.goto(server.address)
+        page.wait_for_selector(DRAWN)
+        page.set_input_files("#file", {"name": "far.png", "mimeType": "image/png", "buffer": b"any"})
+        page.wait_for_function(
+            "() => document.querySelector('#panel .lede')?.textContent.startsWith('It lies beyond the edge')"
+        )
+        assert page.text_content("#status") == "far.png was placed at the edge of the map"
+        page.close()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1400, 900), (800, 600), (844, 390), (390, 844)])
+def test_everything_is_in_sight_on_large_and_small_screens(context, server, width, height):
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(server.address)
+    page.wait_for_selector(DRAWN)
+    page.fill("#search", "cat/")
+    listed(page, 80)
+    assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [
+        width,
+        height,
+    ]
+    for selector in (
+        "#search",
+        "#scheme",
+        "#choose",
+        "#theme",
+        "#lasso",
+        "#all",
+        "#fit",
+        "#panel h2",
+        "#panel .pictures button",
+    ):
+        box = page.locator(selector).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width, selector
+        assert box["y"] >= 0 and box["y"] + min(box["height"], 60) <= height, selector
+    page.close()
+
+
 def test_search_by_name_and_names_that_bite(page):
     page.fill("#search", "ONERROR")
     assert listed(page, 1) == [0]
@@ -249,7 +387,12 @@ def test_all_can_be_done_by_keys(page):
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "search"
     page.keyboard.type("cat/")
+    page.keyboard.press("Enter")
     assert len(listed(page, 80)) == 80
+    assert page.evaluate("document.activeElement.dataset.row") == "2"
+    page.keyboard.press("Enter")
+    assert len(listed(page, 12)) == 12
+    assert page.evaluate("document.activeElement.id") == "panel-title"  # and not lost with the button that had it
     page.keyboard.press("Escape")
     page.wait_for_function("() => document.querySelector('#panel h2').textContent === 'The map'")
     page.locator("#map").focus()

@@ -7,17 +7,20 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 from scenes import BITING, ask, colour, embed, raw, scene, vectors
 
-from diptych.errors import ConfigError
-from diptych.explorer import handler, pool
+from diptych.errors import ConfigError, DataError
+from diptych.explorer import desk, handler, pool
+from diptych.explorer import scene as scenes
 from diptych.explorer.explore import explore
 from diptych.explorer.scene import compose
-from diptych.explorer.server import Server
+from diptych.explorer.schemes import Scheme, categories
+from diptych.explorer.server import Server, names_of
 
 WHOLE = scene()
 
@@ -52,7 +55,7 @@ def test_the_page_and_its_data(server):
         ("outlier", False),
     ]
     positions = np.frombuffer(ask(server, "positions")[2], "<f4").reshape(-1, 2)
-    np.testing.assert_array_equal(positions, WHOLE.layout.positions)
+    np.testing.assert_array_equal(positions, WHOLE.layout.value().positions)
     assert json.loads(ask(server, "names")[2]) == WHOLE.vectors.names
     assert ask(server, "explorer.js", "HEAD")[2] == b""
 
@@ -126,6 +129,37 @@ def test_a_forged_host_is_refused(server, host):
     assert ask(server, "scene", Host=f"localhost:{server.port}")[0] == 200
 
 
+def test_the_usual_port_is_left_out_by_browsers():
+    assert names_of(80) == ["127.0.0.1", "localhost"] and names_of(8080) == ["127.0.0.1:8080", "localhost:8080"]
+
+
+def test_searches_take_turns_and_a_turn_comes_back_whatever_happened(monkeypatch):
+    monkeypatch.setattr(desk, "TURN", 0.3)
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def compute(content):
+        if content == b"wait":
+            begun.release()
+            go.wait(30)
+        raise ValueError("a fault")
+
+    with Server(scene(embed=compute), 0) as server:
+        send = {"method": "POST", "X_Diptych_Token": token(server)}
+        for _ in range(desk.HEAVY + 1):
+            assert ask(server, "place", body=b"fail", **send)[0] == 500
+        with concurrent.futures.ThreadPoolExecutor(desk.HEAVY) as clients:
+            held = [clients.submit(ask, server, "place", body=b"wait", **send) for _ in range(desk.HEAVY)]
+            for _ in held:
+                assert begun.acquire(timeout=20)
+            status, headers, content = ask(server, "neighbours/0")
+            assert (
+                status == 503 and headers["Retry-After"] and "busy with other searches" in json.loads(content)["error"]
+            )
+            assert ask(server, "picture/0")[0] == ask(server, "scheme/cluster")[0] == 200
+            go.set()
+        assert ask(server, "neighbours/0")[0] == 200
+
+
 def test_another_page_may_not_ask(server):
     assert ask(server, "scene", Origin="http://evil.example")[0] == 403
     assert ask(server, "scene", Origin="null")[0] == 403
@@ -140,11 +174,11 @@ def test_another_page_may_not_ask(server):
 def test_a_picture_from_outside_finds_its_place(server):
     status, _, content = ask(server, "place", "POST", png(25), X_Diptych_Token=token(server))
     found = json.loads(content)
-    vector = embed(np.zeros((3, 25, 25), np.uint8))
+    vector = embed(png(25))
     values = WHOLE.vectors.values.astype(np.float64)
     similar = values @ vector / np.linalg.norm(values, axis=1) / np.linalg.norm(vector)
     assert status == 200 and found["rows"] == np.argsort(-similar, kind="stable")[:12].tolist()
-    assert (found["x"], found["y"]) == pytest.approx(WHOLE.layout.place(vector, None, None))
+    assert (found["x"], found["y"]) == pytest.approx(WHOLE.layout.value().place(vector, None, None))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", png()[:60], b"<svg onload=alert(1)>"])
@@ -152,6 +186,88 @@ def test_what_is_no_picture_is_said_to_be_none(server, content):
     status, _, answer = ask(server, "place", "POST", content, X_Diptych_Token=token(server))
     assert status == 422
     assert re.match(r"this file has no place on the map: .+; try another one$", json.loads(answer)["error"])
+
+
+def test_a_vector_that_is_not_finite_has_no_place():
+    with Server(scene(embed=lambda content: np.full(8, np.nan, np.float32)), 0) as server:
+        status, _, answer = ask(server, "place", "POST", png(), X_Diptych_Token=token(server))
+        assert status == 422 and "its vector is not finite" in json.loads(answer)["error"]
+
+
+def test_our_own_fault_is_said_on_both_sides(capsys):
+    def fail(content):
+        raise KeyError("a fault")
+
+    with Server(scene(embed=fail), 0) as server:
+        status, _, answer = ask(server, "place", "POST", png(), X_Diptych_Token=token(server))
+        assert (status, json.loads(answer)["error"]) == (500, handler.FAILED)
+        assert "KeyError: 'a fault'" in capsys.readouterr().err
+        assert ask(server, "scene")[0] == 200
+
+
+def test_what_takes_long_is_waited_for_by_asking_again(monkeypatch):
+    monkeypatch.setattr(desk, "PATIENCE", 0.05)
+    slow, go = scene(), threading.Event()
+    asked = []
+
+    def compute():
+        asked.append(go.wait(20))
+        return categories(["a"] * 60)
+
+    slow.schemes["slow"] = Scheme("slow", "slow thing", compute)
+    with Server(slow, 0) as server:
+        for _ in range(3 * pool.WORKERS):  # as pages that are loaded again and again ask
+            status, _, content = ask(server, "scheme/slow")
+            told = json.loads(content)
+            assert (status, told["computing"]) == (202, "the colours by slow thing") and told["seconds"] >= 0
+        assert ask(server, "neighbours/3")[0] == 200  # nobody else waits for it
+        go.set()
+        while (found := ask(server, "scheme/slow"))[0] == 202:
+            pass
+        assert found[0] == 200 and json.loads(found[2])["about"]["categories"] == [{"name": "a", "count": 60}]
+    assert asked == [True]
+
+
+def test_a_map_that_takes_long_opens_at_once(monkeypatch):
+    monkeypatch.setattr(desk, "PATIENCE", 0.05)
+    go, lay_out = threading.Event(), scenes.lay_out
+
+    def slow(values, kind):
+        assert kind == "umap" and go.wait(20)
+        return lay_out(values, "pca")
+
+    monkeypatch.setattr(scenes, "lay_out", slow)
+    monkeypatch.setattr(scenes, "check_layout", lambda kind, count: None)
+    with explore(vectors(), None, layout="umap", port=0, open_browser=False) as server:
+        for path in ("scene", "positions"):
+            status, _, content = ask(server, path)
+            assert (status, json.loads(content)["computing"]) == (202, "the map by UMAP")
+        assert ask(server, "")[0] == ask(server, "names")[0] == 200
+        go.set()
+        while (found := ask(server, "scene"))[0] == 202:
+            pass
+        assert found[0] == 200 and len(ask(server, "positions")[2]) == 8 * 60
+
+
+def test_a_server_that_computes_is_closed_soon(monkeypatch):
+    monkeypatch.setattr(pool, "LEAVING", 0.3)
+    begun, go = threading.Event(), threading.Event()
+
+    def compute(content):
+        begun.set()
+        go.wait(60)
+        raise DataError("too late")
+
+    asked = threading.Thread(target=lambda: ask(server, "place", "POST", png(), X_Diptych_Token=token(server)))
+    try:
+        with Server(scene(embed=compute), 0) as server:
+            asked.start()
+            assert begun.wait(20)
+            start = time.monotonic()
+        assert time.monotonic() - start < 15
+    finally:
+        go.set()
+        asked.join()
 
 
 def test_uploads_have_a_limit_and_a_length(server):
@@ -209,6 +325,42 @@ def test_a_slow_client_is_let_go_and_the_others_are_served(monkeypatch):
                 connection.close()
 
 
+def test_a_client_may_take_its_time_over_an_answer_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(handler, "READING", 0.5)
+    long = scenes.compose(replace(vectors(), names=["x" * 400_000] * 60), None)  # more than the system keeps in between
+    answer = long.names().encode()
+
+    def slowly(server):
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(20)
+            connection.connect(("127.0.0.1", server.port))
+            head = f"GET /{token(server)}/names HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n"
+            connection.sendall(head.encode())
+            time.sleep(1.5)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
+    with Server(long, 0) as server:
+        assert slowly(server).endswith(answer)
+        monkeypatch.setattr(handler, "SENDING", 0.5)
+        assert len(slowly(server)) < len(answer)
+
+
+def test_content_that_is_refused_is_not_listened_to_for_long(server, monkeypatch):
+    monkeypatch.setattr(handler, "LINGERING", 0.2)
+    head = f"POST /{token(server)}/place HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 9\r\n\r\n"
+    start = time.monotonic()
+    assert raw(server, head.encode()).split(b" ")[1] == b"403"  # and closed, although nothing of the 9 bytes has come
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert b"X-Diptych-Token" in answer
+        with pytest.raises(OSError):
+            while time.monotonic() < start + handler.READING / 2:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+
 def test_more_at_once_than_can_be_served_is_told_so(monkeypatch):
     monkeypatch.setattr(pool, "WAITING", 4)
     monkeypatch.setattr(pool, "REFUSED", 8)
@@ -222,6 +374,8 @@ def test_more_at_once_than_can_be_served_is_told_so(monkeypatch):
             assert len(idle) < 500
             idle.append(socket.create_connection(("127.0.0.1", server.port)))
             time.sleep(0.05)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
+            assert silent.recv(100).startswith(b"HTTP/1.0 503")
         answer = raw(server, request)
         assert answer.startswith(b"HTTP/1.0 503") and b"try again in a second" in answer
         for connection in idle:

@@ -9,22 +9,26 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from diptych.errors import UserError
 from diptych.explorer.files import KINDS, page_files
+from diptych.explorer.later import Later
 from diptych.explorer.scene import Scene, listed
 from diptych.vectors.thumbnails import MIME
 
 SIDE = 240
 """Pixels of the longer side of a picture on the page."""
 HEAVY = 2
-"""Searches and computations at once: more would only take turns."""
+"""Searches at once: more would only take turns."""
 TURN = 30.0
 """Seconds that a request waits for such a turn."""
+PATIENCE = 1.0
+"""Seconds that a request waits for what takes long; then the page is told how far it is, and asks again."""
 JSON = "application/json"
 BINARY = "application/octet-stream"
 NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +68,18 @@ class Desk:
         if name in self._files:
             return Answer(body=self._files[name], kind=KINDS[name])
         if path == "scene":
-            return _json(self._scene.about(places=self._scene.embed is not None))
+            return _when_there(
+                self._scene.layout, lambda _: _json(self._scene.about(places=self._scene.embed is not None))
+            )
         if path == "positions":
-            return Answer(body=self._scene.positions(), kind=BINARY)
+            return _when_there(self._scene.layout, lambda _: Answer(body=self._scene.positions(), kind=BINARY))
         if path == "names":
             return Answer(body=self._scene.names().encode())
         what, _, which = path.partition("/")
         if what in ("picture", "neighbours"):
             return self._of_picture(what, which)
         if what == "scheme" and which in self._scene.schemes:
-            return self._in_turn(lambda: _json(self._scene.schemes[which].colouring().to_dict()))
+            return _when_there(self._scene.schemes[which].later, lambda colouring: _json(colouring.to_dict()))
         return NOT_FOUND
 
     def place(self, content: bytes) -> Answer:
@@ -102,6 +108,17 @@ class Desk:
             return problem(422, str(error))
         finally:
             self._turns.release()
+
+
+def _when_there(later: Later[T], answer: Callable[[T], Answer]) -> Answer:
+    """Answer by a value that takes long; 202 says that it is being computed, and for how long."""
+    try:
+        return answer(later.value(PATIENCE))
+    except TimeoutError:
+        told = {"computing": later.what, "seconds": round(later.seconds)}
+        return Answer(body=json.dumps(told).encode(), status=202)
+    except UserError as error:
+        return problem(422, str(error))
 
 
 def _json(values: dict[str, Any]) -> Answer:

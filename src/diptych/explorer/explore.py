@@ -14,6 +14,9 @@ from diptych.vectors.table import Vectors
 
 SIDE = 96
 """Pixels of the longer side of a picture in an export."""
+SMALLEST = 16
+"""Below it nothing can be told from a picture."""
+SLOW = "laying out by UMAP: this takes minutes for 50,000 pictures"
 
 
 def explore(
@@ -49,11 +52,16 @@ def explore(
     """
     terminal = terminal or Terminal(quiet=True)
     scene = compose(vectors, pictures, layout=layout, splits=splits, embed=embed, title=title)
+    if layout == "umap":
+        terminal.say(f"{SLOW}; the page shows the map as soon as it is there")
     server = Server(scene, port)
     if server.note:
         terminal.say(server.note)
     if open_browser and not show(server.address):
-        terminal.say("no browser was found here: open the address yourself, on this machine")
+        tunnel = f"ssh -L {server.port}:127.0.0.1:{server.port}"
+        terminal.say(
+            f"no browser was found here: open the address yourself, on this machine or through `{tunnel} HOST`"
+        )
     return server
 
 
@@ -90,8 +98,12 @@ def export_static(
     Raises:
         UserError: with one line that says what to change.
     """
-    if side < 16:
-        raise ConfigError(f"--thumbnail must be 16 pixels or more, not {side}")
+    if side < SMALLEST:
+        raise ConfigError(f"--thumbnail must be {SMALLEST} pixels or more, not {side}")
     refuse_to_replace(Path(out), overwrite=overwrite)
+    terminal = terminal or Terminal(quiet=True)
     scene = compose(vectors, pictures, layout=layout, splits=splits, title=title)
-    return write_static(scene, out, side=side, overwrite=overwrite, terminal=terminal or Terminal(quiet=True))
+    if layout == "umap":
+        terminal.say(SLOW)
+        scene.layout.value()
+    return write_static(scene, out, side=side, overwrite=overwrite, terminal=terminal)

@@ -30,6 +30,7 @@ CHUNK = 256
 """Pictures in one file: what pointing at a dot has to load."""
 NEIGHBOUR_CHUNK = 4096
 MARKER = ".diptych-explorer"
+ADVICE = "choose another --static folder"
 POLICY = (
     "default-src 'none'; script-src 'self' file:; style-src 'self' file:; img-src 'self' file: data: blob:; "
     "base-uri 'none'; form-action 'none'"
@@ -53,27 +54,27 @@ def write_static(scene: Scene, out: str | Path, *, side: int, overwrite: bool, t
     Raises:
         RunFolderError: there is something at ``out``, or it cannot be written.
     """
-    folder = Path(out)
-    refuse_to_replace(folder, overwrite=overwrite)
+    refuse_to_replace(Path(out), overwrite=overwrite)
+    folder = Path(os.path.realpath(out))  # what a link leads to is replaced, not the link
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with writing_errors(folder, "choose another --static folder"):
+    with writing_errors(Path(out), ADVICE):
         try:
             (temporary / "data").mkdir(parents=True)
-            (temporary / MARKER).write_text("An exported explorer of diptych; `--overwrite` may delete this folder.\n")
+            _write(temporary / MARKER, b"An exported explorer of diptych; `--overwrite` may delete this folder.\n")
             for name, content in page_files().items():
-                (temporary / name).write_bytes(_for_files(content) if name == "index.html" else content)
+                _write(temporary / name, _for_files(content) if name == "index.html" else content)
             with terminal.bar("exporting", 2 * len(scene.vectors)) as bar:
                 for name, value in _data(scene, side, bar, terminal):
                     text = f"diptychGive({json.dumps(name)}, {value});\n"
-                    (temporary / "data" / f"{name}.js").write_text(text, encoding="ascii")
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(temporary, folder)
-            sync_folder(folder.parent)
+                    _write(temporary / "data" / f"{name}.js", text.encode("ascii"))
+            sync_folder(temporary / "data")
+            sync_folder(temporary)
+            refuse_to_replace(Path(out), overwrite=overwrite)  # minutes have passed
+            _put(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    return folder / "index.html"
+    return Path(out) / "index.html"
 
 
 def refuse_to_replace(folder: Path, *, overwrite: bool) -> None:
@@ -82,13 +83,38 @@ def refuse_to_replace(folder: Path, *, overwrite: bool) -> None:
     Raises:
         RunFolderError: something lies there that may not be replaced.
     """
-    with writing_errors(folder, "choose another --static folder"):
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    with writing_errors(folder, ADVICE):
+        whole = Path(os.path.realpath(folder))
+        if Path.cwd().is_relative_to(whole):
+            raise RunFolderError(f"{folder} is the folder that you are in, or holds it: {ADVICE}")
+        if not whole.exists() or (whole.is_dir() and not any(whole.iterdir())):
             return
     if not (folder / MARKER).is_file():
-        raise RunFolderError(f"{folder} is there already and is no exported explorer: choose another --static folder")
+        raise RunFolderError(f"{folder} is there already and is no exported explorer: {ADVICE}")
     if not overwrite:
-        raise RunFolderError(f"{folder} is there already: choose another --static folder, or add --overwrite")
+        raise RunFolderError(f"{folder} is there already: {ADVICE}, or add --overwrite")
+
+
+def _put(made: Path, folder: Path) -> None:
+    """Move a finished export to its place; what lay there is deleted only then."""
+    old = made.with_suffix(".old")
+    if folder.exists():
+        os.rename(folder, old)
+    try:
+        os.rename(made, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _for_files(page: bytes) -> bytes:

@@ -9,7 +9,7 @@ carry the token in a header too, which a page of another origin cannot send.
 import contextlib
 import hmac
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler
 from io import BufferedReader
 from typing import Any
@@ -25,6 +25,7 @@ SENDING = 60.0
 """Seconds that it has to send a picture, or to take an answer."""
 LINGERING = 2.0
 """Seconds for which content that is refused is read and dropped, so that the answer reaches the client."""
+FAILED = "the server could not do this; its terminal says why"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -51,7 +52,7 @@ def handler_of(desk: Desk, hosts: Sequence[str]) -> type[BaseHTTPRequestHandler]
             self.rfile = BufferedReader(self._deadline)
 
         def do_GET(self) -> None:
-            self._answer(self._refusal() or desk.get(self._path()))
+            self._answer(self._refusal() or self._done(lambda: desk.get(self._path())))
 
         do_HEAD = do_GET
 
@@ -64,7 +65,17 @@ def handler_of(desk: Desk, hosts: Sequence[str]) -> type[BaseHTTPRequestHandler]
             length = int(self.headers["Content-Length"])
             self._deadline.extend(SENDING)
             content = self.rfile.read(length)
-            self._answer(desk.place(content) if len(content) == length else problem(400, "the picture was cut short"))
+            if len(content) < length:
+                self._answer(problem(400, "the picture was cut short"))
+            else:
+                self._answer(self._done(lambda: desk.place(content)))
+
+        def _done(self, work: Callable[[], Answer]) -> Answer:
+            try:
+                return work()
+            except Exception:  # our own fault: the page is told that there was one
+                self.server.handle_error(self.request, self.client_address)
+                return problem(500, FAILED)
 
         def _path(self) -> str:
             return self.path.partition("?")[0].removeprefix(f"/{desk.token}/")

@@ -9,13 +9,14 @@ rows, evenly drawn by a fixed seed; all rows are then projected, a block at a ti
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from diptych.errors import ConfigError, suggest
+from diptych.errors import ConfigError, DataError, suggest
 from diptych.vectors.files import Values
 
 Kind = Literal["pca", "umap"]
@@ -46,6 +47,22 @@ class Layout:
     place: Place
 
 
+def check_layout(kind: Kind, count: int) -> None:
+    """Look at what was asked for, before minutes are spent on it.
+
+    Raises:
+        ConfigError: there is no such layout, UMAP is not installed, or there are too few pictures for it.
+    """
+    if kind not in get_args(Kind):
+        raise ConfigError(f"unknown --layout '{kind}'{suggest(kind, get_args(Kind))}")
+    if kind == "umap" and count < UMAP_LEAST:
+        raise ConfigError(f"--layout umap needs {UMAP_LEAST} pictures or more, not {count}: take --layout pca")
+    if kind == "umap" and find_spec("umap") is None:
+        raise ConfigError(
+            "--layout umap needs a package that is not installed: pip install 'diptych[umap]', or take --layout pca"
+        )
+
+
 def lay_out(values: Values, kind: Kind = "pca") -> Layout:
     """Find a place for each vector.
 
@@ -54,17 +71,20 @@ def lay_out(values: Values, kind: Kind = "pca") -> Layout:
         kind: ``pca`` or ``umap``.
 
     Raises:
-        ConfigError: there is no such layout, UMAP is not installed, or there are too few pictures for it.
+        ConfigError: as for ``check_layout``.
+        DataError: a vector is not finite.
     """
-    if kind not in get_args(Kind):
-        raise ConfigError(f"unknown --layout '{kind}'{suggest(kind, get_args(Kind))}")
+    check_layout(kind, len(values))
     return _by_pca(values) if kind == "pca" else _by_umap(values)
 
 
 def unit(values: Values) -> NDArray[np.float32]:
-    """Return vectors ``(N, D)`` as float32 of length 1; zeros stay zeros."""
+    """Return vectors ``(N, D)`` as float32 of length 1; zeros stay zeros. Raises DataError where one is not finite."""
     wide = np.asarray(values, np.float32)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    # Squares of what float32 holds may be more than it does, or so small that it takes them for 0.
+    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64))[:, None]
+    if not np.isfinite(lengths).all():
+        raise DataError("a vector holds NaN or an infinite number: leave such rows out, or embed the pictures again")
     return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
 
 
@@ -89,7 +109,7 @@ def _by_pca(values: Values) -> Layout:
 
     raw = np.concatenate([project(values[start : start + BLOCK]) for start in range(0, len(values), BLOCK)])
     middle, scale = _frame(raw)
-    share = np.nan_to_num(model.explained_variance_ratio_).sum()
+    share = model.explained_variance_ratio_.sum()
 
     def place(
         vector: NDArray[np.float32], similarities: NDArray[np.float32], rows: NDArray[np.int64]
@@ -99,20 +119,14 @@ def _by_pca(values: Values) -> Layout:
 
     return Layout(
         positions=(raw - middle) / scale,
-        sentence=f"PCA, {100 * share:.0f} % of the variance",
+        sentence=f"PCA, {100 * share:.0f} % of variance" if np.isfinite(share) else "PCA, all vectors equal",
         place=place,
     )
 
 
 def _by_umap(values: Values) -> Layout:
-    if len(values) < UMAP_LEAST:
-        raise ConfigError(f"--layout umap needs {UMAP_LEAST} pictures or more, not {len(values)}: take --layout pca")
-    try:
-        from umap import UMAP
-    except ImportError as error:
-        raise ConfigError(
-            "--layout umap needs a package that is not installed: pip install 'diptych[umap]', or take --layout pca"
-        ) from error
+    from umap import UMAP  # an extra, which takes seconds to load
+
     neighbours = min(UMAP_NEIGHBOURS, len(values) - 1)
     # One job: more would make UMAP take other numbers each time, and warn of it.
     model = UMAP(n_neighbors=neighbours, metric="cosine", random_state=0, n_jobs=1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.data.decoding.pixels import Pixels
+from diptych.data.decoding.decode import decode
 from diptych.data.sources.source import Source, Subset
 from diptych.errors import UserError
 from diptych.explorer.scene import Embed
@@ -14,6 +14,9 @@ from diptych.progress import Terminal
 from diptych.vectors.pictures import Joined, pictures_of, places
 from diptych.vectors.search import load_embedder
 from diptych.vectors.table import Vectors
+
+MOST_PIXELS = 1 << 26
+"""Width × height of a picture from outside: a small file may hold any number, and each takes up to 25 bytes here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,9 @@ def _embedder(vectors: Vectors, device: str, terminal: Terminal) -> Embed | None
     choice = vectors.card.features if vectors.card else None
     assert choice is not None
 
-    def embed(picture: Pixels) -> NDArray[np.float32]:
+    def embed(content: bytes) -> NDArray[np.float32]:
+        # Of the size that the others were decoded for: a JPEG of the set is to be found at its own place.
+        picture = decode(content, "the picture", backbone.preprocessing.image_size, MOST_PIXELS)
         values: NDArray[np.float32] = backbone.embed([picture.transpose(1, 2, 0)], features=choice).numpy()[0]
         return values
 

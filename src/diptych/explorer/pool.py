@@ -10,7 +10,6 @@ import os
 import queue
 import socket
 import socketserver
-import sys
 import threading
 import time
 from typing import Any
@@ -22,6 +21,8 @@ REFUSED = 128
 """Connections that wait to be told that there are too many."""
 PATIENCE = 0.2
 """Seconds that such a client has to finish its request."""
+LEAVING = 5.0
+"""Seconds that requests have to be answered when the server is closed."""
 BUSY = "this server has too many requests at once: try again in a second"
 _ANSWER = (
     "HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nRetry-After: 1\r\n"
@@ -57,13 +58,8 @@ class Pool(socketserver.TCPServer):
             except queue.Full:
                 self._tell_busy(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Let a client that went away or was too slow go in silence; print what is our own fault."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
     def server_close(self) -> None:
-        """Close the socket and what waits, and end the threads once they have answered what they took up."""
+        """Close the socket and what waits, and end the threads once they have answered what they took up, or soon."""
         super().server_close()
         with contextlib.suppress(queue.Empty):
             while taken := self._waiting.get_nowait():
@@ -71,14 +67,17 @@ class Pool(socketserver.TCPServer):
         for _ in self._threads[:-1]:
             self._waiting.put(None)
         self._refused.put(None)
+        end = time.monotonic() + LEAVING
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while (taken := self._waiting.get()) is not None:
             request, client_address = taken
             try:
                 self.finish_request(request, client_address)
+            except OSError:
+                pass  # a client that went away or was too slow goes in silence
             except Exception:
                 self.handle_error(request, client_address)
             finally:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diptych.data.decoding.decode import decode
-from diptych.data.decoding.pixels import BadPicture, Pixels
+from diptych.data.decoding.pixels import BadPicture
 from diptych.data.sources.source import Source
 from diptych.errors import DataError
-from diptych.explorer.layout import Kind, Layout, lay_out
+from diptych.explorer.later import Later
+from diptych.explorer.layout import Kind, Layout, check_layout, lay_out
 from diptych.explorer.schemes import Scheme, schemes_of
 from diptych.vectors.neighbours import nearest
 from diptych.vectors.table import Vectors
@@ -21,8 +21,9 @@ from diptych.vectors.thumbnails import thumbnail
 NEIGHBOURS = 12
 """Shown of each picture."""
 
-Embed = Callable[[Pixels], NDArray[np.float32]]
-"""Turns a picture ``(C, H, W)`` into a vector ``(D,)``, by the backbone that made the others."""
+Embed = Callable[[bytes], NDArray[np.float32]]
+"""Turns the content of a picture's file into a vector ``(D,)``, by the backbone that made the others; may raise
+BadPicture."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,7 +34,7 @@ class Scene:
     vectors: Vectors
     pictures: Source | None
     """Picture i belongs to vector i; None where they are not at hand."""
-    layout: Layout
+    layout: Later[Layout]
     schemes: dict[str, Scheme]
     """What the points can be coloured by, by name."""
     embed: Embed | None
@@ -44,7 +45,7 @@ class Scene:
         return {
             "title": self.title,
             "count": len(self.vectors),
-            "layout": self.layout.sentence,
+            "layout": self.layout.value().sentence,
             "pictures": self.pictures is not None,
             "places": places,
             "schemes": [
@@ -54,7 +55,7 @@ class Scene:
 
     def positions(self) -> bytes:
         """Return x and y of each picture in turn, float32, little-endian."""
-        return self.layout.positions.astype("<f4").tobytes()
+        return self.layout.value().positions.astype("<f4").tobytes()
 
     def names(self) -> str:
         """Return the names of all pictures as a JSON list in ASCII."""
@@ -91,12 +92,14 @@ class Scene:
         """
         assert self.embed is not None
         try:
-            vector = self.embed(decode(content, "the picture"))
+            vector = self.embed(content)
         except BadPicture as bad:
             raise DataError(f"this file has no place on the map: {bad.reason}; try another one") from bad
+        if not np.isfinite(vector).all():
+            raise DataError("this file has no place on the map: its vector is not finite; try another one")
         values = self.vectors.values
         similarities, rows = nearest(vector[None], values, min(NEIGHBOURS, len(values)))
-        x, y = self.layout.place(vector, similarities[0], rows[0])
+        x, y = self.layout.value().place(vector, similarities[0], rows[0])
         return {"x": x, "y": y, **listed(similarities[0], rows[0])}
 
 
@@ -114,7 +117,7 @@ def compose(
     embed: Embed | None = None,
     title: str | None = None,
 ) -> Scene:
-    """Lay out a set of pictures; what takes longer waits until it is asked for.
+    """Lay out a set of pictures by PCA; what takes longer waits until it is asked for, and so does UMAP.
 
     Args:
         vectors: of the pictures.
@@ -125,18 +128,22 @@ def compose(
         title: for people; found from the pictures if None.
 
     Raises:
-        DataError: there is no picture, or there are not as many as there are vectors.
+        DataError: there is no picture, or there are not as many as there are vectors; or a vector is not finite.
         ConfigError: there is no such layout, it is not installed, or there are too few pictures for it.
     """
     if len(vectors) == 0:
         raise DataError(f"{vectors.path or 'the vectors'}: there is no picture to show; embed some first")
     if pictures is not None and len(pictures) != len(vectors):
         raise DataError(f"{pictures.name} holds {len(pictures):,} pictures, but there are {len(vectors):,} vectors")
+    check_layout(layout, len(vectors))
+    places = Later(f"the map by {layout.upper()}", lambda: lay_out(vectors.values, layout))
+    if layout == "pca":
+        places.value()
     return Scene(
         title=title or (pictures.name if pictures is not None else str(vectors.path or "vectors")),
         vectors=vectors,
         pictures=pictures,
-        layout=lay_out(vectors.values, layout),
+        layout=places,
         schemes={scheme.name: scheme for scheme in schemes_of(vectors, splits)},
         embed=embed,
     )

@@ -4,7 +4,6 @@ Label and split are known at once. Clusters and outlier scores are computed when
 """
 
 import base64
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from diptych.explorer.later import Later
 from diptych.explorer.layout import BLOCK, FITTED, sample, unit
 from diptych.vectors.files import Values
 from diptych.vectors.outliers import outliers
@@ -34,14 +34,16 @@ class Colouring:
     """A value for each picture, and what it means."""
 
     about: dict[str, Any]
-    """For the page: ``kind`` is ``categories`` (with names and counts) or ``scale`` (with ``low`` and ``high``)."""
-    values: NDArray[np.uint8] | NDArray[np.float32]
+    """For the page: ``kind`` is ``categories`` (with names and counts, of which the first ``coloured`` have a colour of
+    their own) or ``scale`` (with ``low`` and ``high``)."""
+    values: NDArray[np.uint8] | NDArray[np.uint32] | NDArray[np.float32]
     """``(N,)``: places in the categories, or numbers."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values as the page reads them: numbers in base64, uint8 or float32, little-endian."""
-        values = self.values if self.values.dtype == np.uint8 else self.values.astype("<f4")
-        return {"about": self.about, "values": base64.b64encode(values.tobytes()).decode("ascii")}
+        """Return JSON values as the page reads them: numbers in base64, of ``type`` u1, u4 or f4, little-endian."""
+        values = self.values.astype(self.values.dtype.newbyteorder("<"))
+        kind = f"{values.dtype.kind}{values.dtype.itemsize}"
+        return {"about": self.about, "type": kind, "values": base64.b64encode(values.tobytes()).decode("ascii")}
 
 
 class Scheme:
@@ -56,24 +58,20 @@ class Scheme:
 
     def __init__(self, name: str, title: str, compute: Callable[[], Colouring], *, quick: bool = False) -> None:
         self.name, self.title, self.quick = name, title, quick
-        self._compute, self._lock = compute, threading.Lock()
-        self._found: Colouring | None = None
+        self.later = Later(f"the colours by {title}", compute)
 
     def colouring(self) -> Colouring:
-        """Return the values. Raises UserError where these pictures have none; callers wait for each other."""
-        with self._lock:
-            if self._found is None:
-                self._found = self._compute()
-            return self._found
+        """Return the values, however long it takes. Raises UserError where these pictures have none."""
+        return self.later.value()
 
 
 def schemes_of(vectors: Vectors, splits: Sequence[str | None] | None) -> list[Scheme]:
     """Return what these pictures can be coloured by, the quick ones first."""
     labels, found = vectors.labels, []
     if labels is not None:
-        found.append(Scheme("label", "label", lambda: categories(labels, "no label"), quick=True))
+        found.append(Scheme("label", "label", lambda: categories(labels), quick=True))
     if splits is not None and len(set(splits)) > 1:
-        found.append(Scheme("split", "split", lambda: categories(splits, "no split"), quick=True))
+        found.append(Scheme("split", "split", lambda: categories(splits), quick=True))
     if len(vectors) > 1:
         classes = len({*(labels or [])} - {None})
         number = min(classes if classes > 1 else CLUSTERS, COLOURS)
@@ -83,27 +81,24 @@ def schemes_of(vectors: Vectors, splits: Sequence[str | None] | None) -> list[Sc
     return found
 
 
-def categories(words: Sequence[str | None], missing: str) -> Colouring:
+def categories(words: Sequence[str | None]) -> Colouring:
     """Give each picture the place of its word: the most frequent ``COLOURS`` by name, then the rest, then none.
 
     Args:
         words: of each picture, None where it has none.
-        missing: what to call that.
     """
     counts = Counter(words)
     without = counts.pop(None, 0)
-    kept = sorted(word for word, _ in counts.most_common(COLOURS) if word is not None)
-    entries: list[dict[str, Any]] = [{"name": word, "count": counts[word], "rest": False} for word in kept]
-    places: dict[str | None, int] = {word: place for place, word in enumerate(kept)}
-    rare = [word for word in counts if word not in places]
-    if rare:
-        places |= dict.fromkeys(rare, len(entries))
-        entries.append({"name": f"{len(rare):,} others", "count": sum(counts[word] for word in rare), "rest": True})
+    frequent = [word for word, _ in counts.most_common() if word is not None]
+    kept: list[str | None] = [*sorted(frequent[:COLOURS]), *sorted(frequent[COLOURS:])]
+    entries = [{"name": word, "count": counts[word]} for word in kept]
     if without:
-        places[None] = len(entries)
-        entries.append({"name": missing, "count": without, "rest": True})
-    values = np.fromiter((places[word] for word in words), np.uint8, len(words))
-    return Colouring(about={"kind": "categories", "categories": entries}, values=values)
+        kept.append(None)
+        entries.append({"name": None, "count": without})
+    places = {word: place for place, word in enumerate(kept)}
+    values = np.fromiter((places[word] for word in words), np.uint32, len(words))
+    about = {"kind": "categories", "coloured": min(COLOURS, len(frequent)), "categories": entries}
+    return Colouring(about=about, values=values.astype(np.uint8) if len(kept) <= 256 else values)
 
 
 def _clusters(values: Values, number: int) -> Colouring:
@@ -116,11 +111,14 @@ def _clusters(values: Values, number: int) -> Colouring:
     blocks = [model.predict(unit(values[start : start + BLOCK])) for start in range(0, len(values), BLOCK)]
     order = [cluster for cluster, _ in Counter(np.concatenate(blocks).tolist()).most_common()]
     names = {cluster: f"cluster {place:02}" for place, cluster in enumerate(order, 1)}
-    return categories([names[cluster] for block in blocks for cluster in block.tolist()], "no cluster")
+    return categories([names[cluster] for block in blocks for cluster in block.tolist()])
 
 
 def _scores(vectors: Vectors) -> Colouring:
     scores = outliers(vectors, top=1).scores.astype(np.float32)
     low, high = (float(value) for value in np.quantile(scores, (0.01, 0.99)))
-    note = "Local outlier factor: 1 is as dense as around its neighbours, 1.5 and above stands out."
+    note = (
+        "Local outlier factor: 1 is as dense as around its neighbours, 1.5 and above stands out. The colours end where "
+        "1 score of 100 lies beyond."
+    )
     return Colouring(about={"kind": "scale", "low": low, "high": high, "note": note}, values=scores)

@@ -62,6 +62,11 @@ class Server:
         self._pool.server_close()
 
 
+def names_of(port: int) -> list[str]:
+    """Return what browsers call a server of this machine: they leave out the usual port."""
+    return [name if port == 80 else f"{name}:{port}" for name in (HOST, "localhost")]
+
+
 def _listening(desk: Desk, port: int) -> Pool:
     for tried in range(port, min(port + TRIED, 65536)):
         hosts: list[str] = []
@@ -71,7 +76,7 @@ def _listening(desk: Desk, port: int) -> Pool:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             continue
-        hosts += [f"{name}:{pool.server_address[1]}" for name in (HOST, "localhost")]
+        hosts += names_of(pool.server_address[1])
         return pool
     raise ConfigError(f"port {port} and those after it are in use: choose another --port, or --port 0 for any free one")
 

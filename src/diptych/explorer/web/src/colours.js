@@ -10,14 +10,14 @@ const DARK = (
 ).split(" ");
 const REST = { light: "a9acb2", dark: "5d626b" }; // of pictures without a class, or with one of the many rare ones
 const PLAIN = { light: "2b5f93", dark: "84b6e8" };
-const SCALE = { light: ["d3d7dc", "e9b08c", "b4532a", "5a1d08"], dark: ["3c424a", "9a5c3d", "e8956d", "fff0e2"] };
+const SCALE = { light: ["b3bac4", "dfa27c", "b4532a", "5a1d08"], dark: ["59616d", "a3613f", "e8956d", "fff0e2"] };
 const FAINT = 26; // opacity 0..255 of what is not singled out
 
 const channels = (hex) => [0, 2, 4].map((start) => parseInt(hex.slice(start, start + 2), 16));
 
 /** The colour of a category as CSS. */
 export function ofCategory(scheme, category, theme) {
-  return `#${scheme.categories[category].rest ? REST[theme] : (theme === "dark" ? DARK : LIGHT)[category]}`;
+  return `#${category < scheme.coloured ? (theme === "dark" ? DARK : LIGHT)[category] : REST[theme]}`;
 }
 
 /** A scale's colours, lowest first, as CSS. */
@@ -28,7 +28,7 @@ const opacity = (count) => (count > 200_000 ? 140 : count > 20_000 ? 185 : 225);
 
 /** Red, green, blue and opacity of each picture in turn.
  * @param {object | null} scheme null where all look alike
- * @param {number | null} only the category that is singled out
+ * @param {{first: number, end: number} | null} only the categories that are singled out
  * @param {Uint8Array | null} chosen 1 for each picture that is singled out
  */
 export function paint(count, scheme, theme, only, chosen) {
@@ -38,7 +38,7 @@ export function paint(count, scheme, theme, only, chosen) {
   for (let row = 0; row < count; row++) {
     const entry = scheme === null ? 0 : scheme.kind === "categories" ? scheme.values[row] : step(scheme, row);
     colours.set(table[entry], 4 * row);
-    const meant = (only === null || entry === only) && (chosen === null || chosen[row]);
+    const meant = (only === null || (entry >= only.first && entry < only.end)) && (chosen === null || chosen[row]);
     colours[4 * row + 3] = meant ? strong : FAINT;
   }
   return colours;

@@ -3,24 +3,33 @@
 const CHUNK = 256; // pictures in a file of an export, as export.py writes them
 const NEIGHBOUR_CHUNK = 4096;
 
+const AGAIN = 500; // milliseconds until what the server is computing is asked for again
+
 /** Data by the server that sent this page; every address lies below the random token in the page's own. */
 export class Served {
   constructor() {
     this.token = location.pathname.split("/")[1];
   }
 
-  async #get(path) {
-    return answered(await fetch(path));
+  /** Ask until it is there; `told` hears what the server is computing meanwhile, and for how many seconds. */
+  async #get(path, told = () => {}) {
+    for (;;) {
+      const response = await answered(path);
+      if (response.status !== 202) return response;
+      const { computing, seconds } = await response.json();
+      told(computing, seconds);
+      await new Promise((done) => setTimeout(done, AGAIN));
+    }
   }
 
-  scene = async () => (await this.#get("scene")).json();
+  scene = async (told) => (await this.#get("scene", told)).json();
   positions = async () => new Float32Array(await (await this.#get("positions")).arrayBuffer());
   names = async () => (await this.#get("names")).json();
   picture = async (row) => `picture/${row}`;
 
   /** A scheme's description and its value of each picture. */
-  async scheme(name) {
-    return typed(await (await this.#get(`scheme/${name}`)).json());
+  async scheme(name, told) {
+    return typed(await (await this.#get(`scheme/${name}`, told)).json());
   }
 
   neighbours = async (row) => (await this.#get(`neighbours/${row}`)).json();
@@ -28,11 +37,17 @@ export class Served {
   /** Where a picture from outside belongs. */
   async place(file) {
     const headers = { "X-Diptych-Token": this.token };
-    return (await answered(await fetch("place", { method: "POST", headers, body: file }))).json();
+    return (await answered("place", { method: "POST", headers, body: file })).json();
   }
 }
 
-async function answered(response) {
+async function answered(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new Error("the server does not answer: is `diptych explore` still running?");
+  }
   if (response.ok) return response;
   let reason = `the server answered ${response.status}`;
   try {
@@ -90,9 +105,10 @@ export class Exported {
   }
 }
 
-function typed({ about, values }) {
-  const Type = about.kind === "categories" ? Uint8Array : Float32Array;
-  return { ...about, values: new Type(bytes(values)) };
+const TYPES = { u1: Uint8Array, u4: Uint32Array, f4: Float32Array };
+
+function typed({ about, type, values }) {
+  return { ...about, values: new TYPES[type](bytes(values)) };
 }
 
 function bytes(base64) {

@@ -26,5 +26,14 @@ export function nameOf(text) {
 
 export const visible = (text) => text.replace(STEERS, "\ufffd");
 
+/** Hand a table over to the browser's downloads; a name that is no UTF-8 keeps its bytes, as Python writes it. */
+export function download(name, text) {
+  const parts = text.split(/([\udc80-\udcff])/u).map((part, place) => (place % 2 ? Uint8Array.of(part.charCodeAt(0) & 255) : part));
+  const address = URL.createObjectURL(new Blob(parts, { type: "text/csv;charset=utf-8" }));
+  const link = make("a", { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
 /** `12,345 pictures`, `1 picture`. */
 export const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;

@@ -1,18 +1,19 @@
-// What the colours mean. A category that is clicked is singled out, until it is clicked again.
+// What the colours mean. An entry that is clicked is singled out, until it is clicked again.
 
 import { gradient, ofCategory } from "./colours.js";
 import { make, nameOf, visible } from "./dom.js";
+import { groupsOf } from "./schemes.js";
 
-/** Draw the legend of a scheme into `place`; `onOnly` is told the category that is singled out, or null. */
+/** Draw the legend of a scheme into `place`; `onOnly` is told the entry that is singled out, or null. */
 export function draw(place, scheme, theme, only, onOnly) {
   if (scheme === null) return place.replaceChildren();
   if (scheme.kind === "scale") return place.replaceChildren(scale(scheme, theme));
-  const entries = scheme.categories.map(({ name, count }, category) => {
+  const entries = groupsOf(scheme).map(({ name, count, first }, entry) => {
     const swatch = make("span", { class: "swatch" });
-    swatch.style.background = ofCategory(scheme, category, theme);
+    swatch.style.background = ofCategory(scheme, first, theme);
     const button = make(
       "button",
-      { type: "button", "aria-pressed": String(category === only), onclick: () => onOnly(category === only ? null : category) },
+      { type: "button", "aria-pressed": String(entry === only), onclick: () => onOnly(entry === only ? null : entry) },
       swatch,
       make("span", { class: "name", title: visible(name) }, nameOf(name)),
       make("span", { class: "count" }, count.toLocaleString("en")),

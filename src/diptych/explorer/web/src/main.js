@@ -1,28 +1,30 @@
 // The page: the map, what is under the pointer, and the list beside it.
 
 import { paint } from "./colours.js";
-import { csv, download, valueOf } from "./csv.js";
+import { csv } from "./csv.js";
 import { Exported, Served } from "./data.js";
-import { byId, counted, make, nameOf } from "./dom.js";
+import { byId, counted, download, make, nameOf, visible } from "./dom.js";
 import { inside, Lasso } from "./lasso.js";
 import { draw as drawLegend } from "./legend.js";
 import { PointMap } from "./map.js";
 import { Panel } from "./panel.js";
+import { groupsOf, wordOf } from "./schemes.js";
 import { follow, theme } from "./theme.js";
 
 const RINGS = 150; // pictures of a selection that get a ring; more would hide each other
+const EDGE = 1.1; // of the map, on which the pictures of the set lie within -1..1
 const MOST_BYTES = 64 * 2 ** 20; // of a dropped picture; the server refuses more
 
 const data = document.documentElement.dataset.from === "files" ? new Exported() : new Served();
-const known = { names: null };
+const known = { names: null, coming: null };
 const schemes = new Map();
 const state = { scheme: null, only: null, chosen: null, marks: [], hovered: -1, pointed: -1, aimed: false, lasso: false, held: false, lost: false, asked: 0 };
 let scene, map, panel, lasso;
 
-const say = (text) => (byId("status").textContent = text);
+const say = (text) => (byId("status").textContent = visible(text));
 
 function fail(error) {
-  byId("problem").textContent = error.message;
+  byId("problem").textContent = visible(error.message);
   byId("problem").hidden = false;
 }
 
@@ -41,14 +43,16 @@ const clay = () => (theme() === "dark" ? [255, 150, 100] : [190, 60, 20]);
 
 async function begin() {
   // All at once: what draws takes as long to get ready as the data take to come.
-  const [places, names] = [data.positions(), data.names()];
+  const places = data.positions();
+  known.coming = data.names();
   map = new PointMap(byId("map"), { onMove: moved, onDrawn: drawn, onError: lose });
-  scene = await data.scene();
+  scene = await data.scene((what, seconds) => (byId("busy").textContent = `Computing ${what} … ${seconds} s`));
   const first = scene.schemes.find(({ quick }) => quick);
   const colours = first && data.scheme(first.name);
-  document.title = `${scene.title} · Diptych explorer`;
+  document.title = `${visible(scene.title)} · Diptych explorer`;
   byId("title").replaceChildren(nameOf(scene.title));
-  byId("facts").textContent = `${counted(scene.count, "picture")} · ${scene.layout}`;
+  byId("title").title = visible(scene.title);
+  byId("facts").title = byId("facts").textContent = `${counted(scene.count, "picture")} · ${scene.layout}`;
   panel = new Panel(byId("panel"), data, known, scene, { open, point });
   map.fill(await places);
   lasso = new Lasso(byId("overlay"), byId("outline"), (corners) => enclose(corners.map((corner) => map.unproject(corner))));
@@ -57,11 +61,11 @@ async function begin() {
   start();
   byId("scheme").append(...scene.schemes.map(({ name, title }) => make("option", { value: name }, title)));
   if (first) {
-    schemes.set(first.name, { name: first.name, ...(await colours) });
+    schemes.set(first.name, { ...first, ...(await colours) });
     byId("scheme").value = first.name;
   }
   await colourBy(first?.name ?? "");
-  known.names = await names;
+  known.names = await known.coming;
   byId("search").disabled = false;
   document.documentElement.dataset.ready = "";
 }
@@ -74,7 +78,8 @@ function drawn() {
 }
 
 function repaint() {
-  map.paint(paint(scene.count, state.scheme, theme(), state.only, state.chosen));
+  const only = state.only === null ? null : groupsOf(state.scheme)[state.only];
+  map.paint(paint(scene.count, state.scheme, theme(), only, state.chosen));
   drawLegend(byId("legend"), state.scheme, theme(), state.only, (only) => {
     state.only = only;
     repaint();
@@ -88,19 +93,24 @@ async function colourBy(name) {
   state.only = null;
   if (name === "") state.scheme = null;
   else {
-    const title = scene.schemes.find((scheme) => scheme.name === name).title;
-    if (!schemes.has(name)) say(`computing the colours: ${title} …`);
+    const scheme = scene.schemes.find((scheme) => scheme.name === name);
+    const stillWanted = () => byId("scheme").value === name; // or was another one chosen in the meantime?
+    const told = (what, seconds) => stillWanted() && say(`computing ${what} … ${seconds} s`);
     try {
-      if (!schemes.has(name)) schemes.set(name, { name, ...(await data.scheme(name)) });
+      if (!schemes.has(name)) {
+        told(`the colours by ${scheme.title}`, 0);
+        schemes.set(name, { ...scheme, ...(await data.scheme(name, told)) });
+      }
     } catch (error) {
+      if (!stillWanted()) return;
       fail(error);
       say("");
       byId("scheme").value = state.scheme?.name ?? "";
       return;
     }
-    if (byId("scheme").value !== name) return; // another one was chosen in the meantime
+    if (!stillWanted()) return;
     state.scheme = schemes.get(name);
-    say(`coloured by ${title}`);
+    say(`coloured by ${scheme.title}`);
   }
   repaint();
 }
@@ -153,9 +163,9 @@ function start() {
     ["+ −", "enlarge, shrink"],
     ["0", "show all"],
     ["Enter", "open the picture in the middle"],
-    ["/", "search"],
+    ["/", "search; Enter goes to what was found"],
     ["L", "draw a lasso, or hold Shift and drag"],
-    ["V", "take all that the map shows"],
+    ["V", "choose all that is in view"],
     ["Esc", "clear"],
   ];
   const about = ["Point at a dot to see its picture, click it for its neighbours."];
@@ -176,8 +186,7 @@ async function open(row, centre = true) {
   try {
     const found = await data.neighbours(row);
     if (asked !== state.asked) return;
-    const close = [`Picture`, panel.large(row), facts(row), make("h3", {}, "Its nearest neighbours")];
-    panel.show(...close, neighbourList(found));
+    panel.show("Picture", panel.large(row), facts(row), ...neighbourList(found));
     mark({ rows: found.rows, strong: false }, { rows: [row], strong: true });
     say(`${panel.name(row)}: ${counted(found.rows.length, "neighbour")}`);
   } catch (error) {
@@ -186,15 +195,14 @@ async function open(row, centre = true) {
 }
 
 function neighbourList({ rows, similarities }) {
-  if (rows.length === 0) return make("p", { class: "lede" }, "It is the only one, and has no neighbours.");
-  return panel.list(rows, similarities.map((similarity) => similarity.toFixed(3).replace("-", "−")));
+  if (rows.length === 0) return [make("p", { class: "lede" }, "It is the only one, and has no neighbours.")];
+  const title = make("h3", {}, "Nearest neighbours", make("small", {}, " by cosine similarity"));
+  return [title, panel.list(rows, similarities.map((similarity) => similarity.toFixed(3).replace("-", "−")))];
 }
 
 function facts(row) {
   const terms = [...schemes.values()].flatMap((scheme) => {
-    const value = nameOf(valueOf(scheme, row));
-    const { title } = scene.schemes.find(({ name }) => name === scheme.name);
-    return [make("dt", {}, title), make("dd", {}, value)];
+    return [make("dt", {}, scheme.title), make("dd", {}, nameOf(wordOf(scheme, row)))];
   });
   return make("dl", { class: "facts" }, ...terms);
 }
@@ -208,7 +216,7 @@ function choose(rows) {
   clearProblem();
   state.asked++;
   singleOut(rows);
-  const save = () => download("selection.csv", csv(rows, known.names, [...schemes.values()]));
+  const save = async () => download("selection.csv", csv(rows, await known.coming, [...schemes.values()]));
   panel.show(
     counted(rows.length, "picture"),
     rows.length === 0
@@ -219,13 +227,16 @@ function choose(rows) {
   say(`${counted(rows.length, "picture")} chosen`);
 }
 
+// Letters with accents are written in two ways, and file systems do not agree on one.
+const plain = (text) => text.normalize("NFC").toLowerCase();
+
 function search(text) {
   clearProblem();
   state.asked++;
-  const wanted = text.trim().toLowerCase();
+  const wanted = plain(text.trim());
   if (wanted === "") return clear();
   const rows = [];
-  for (let row = 0; row < scene.count; row++) if (known.names[row].toLowerCase().includes(wanted)) rows.push(row);
+  for (let row = 0; row < scene.count; row++) if (plain(known.names[row]).includes(wanted)) rows.push(row);
   singleOut(rows);
   const title = rows.length === 0 ? "Nothing found" : `${counted(rows.length, "picture")} found`;
   panel.show(title, rows.length === 0 ? make("p", { class: "lede" }, "No name holds these letters.") : panel.list(rows));
@@ -244,10 +255,13 @@ async function place(file) {
     image.src = URL.createObjectURL(file);
     image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
     const figure = make("figure", { class: "large" }, image, make("figcaption", {}, nameOf(file.name)));
-    panel.show("Your picture", figure, make("h3", {}, "Its nearest neighbours"), neighbourList(found));
-    map.centre([found.x, found.y]);
-    mark({ rows: found.rows, strong: false }, { places: [[found.x, found.y]], strong: true });
-    say(`${file.name} was placed among its neighbours`);
+    const place = [found.x, found.y].map((value) => Math.min(EDGE, Math.max(-EDGE, value)));
+    const far = place[0] !== found.x || place[1] !== found.y;
+    const beyond = "It lies beyond the edge of this map, as no picture of the set does; the ring is where it left it.";
+    panel.show("Your picture", figure, ...(far ? [make("p", { class: "lede" }, beyond)] : []), ...neighbourList(found));
+    map.centre(place);
+    mark({ rows: found.rows, strong: false }, { places: [place], strong: true });
+    say(`${file.name} was placed ${far ? "at the edge of the map" : "among its neighbours"}`);
   } catch (error) {
     if (asked !== state.asked) return;
     fail(error);
@@ -270,12 +284,13 @@ function clear() {
 
 // What is under the pointer, or in the middle of the map while keys move it
 
-function hover(row, [x, y]) {
+// The card goes to the right of (x, y), or to the left where there is no room or that is asked for.
+function hover(row, [x, y], left = false) {
   const card = byId("card");
   if (row !== state.hovered) {
     state.hovered = row;
     if (row < 0) return hideCard();
-    const value = state.scheme && make("span", { class: "note" }, nameOf(valueOf(state.scheme, row)));
+    const value = state.scheme && make("span", { class: "note" }, nameOf(wordOf(state.scheme, row)));
     card.replaceChildren(...(scene.pictures ? [panel.thumb(row)] : []), make("span", { class: "name" }, nameOf(panel.name(row))), value ?? "");
     card.dataset.row = row;
     card.hidden = false;
@@ -283,9 +298,10 @@ function hover(row, [x, y]) {
   }
   if (row < 0) return;
   const [width, height] = [byId("map").clientWidth, byId("map").clientHeight];
-  const right = x + 18 + card.offsetWidth > width;
+  const before = x - 18 - card.offsetWidth;
+  const right = x + 18 + card.offsetWidth > width || (left && before >= 0);
   const low = y + 18 + card.offsetHeight > height;
-  card.style.left = `${Math.max(0, right ? x - 18 - card.offsetWidth : x + 18)}px`;
+  card.style.left = `${Math.max(0, right ? before : x + 18)}px`;
   card.style.top = `${Math.max(0, low ? y - 18 - card.offsetHeight : y + 18)}px`;
 }
 
@@ -298,7 +314,10 @@ function hideCard() {
 
 function moved() {
   if (state.pointed >= 0) point(state.pointed);
-  if (state.aimed && map.count) hover(map.pickMiddle(), map.middle);
+  if (!state.aimed || !map.count) return;
+  const row = map.pickMiddle();
+  const at = row < 0 ? map.middle : map.project(map.place(row));
+  hover(row, at, at[0] < map.middle[0]); // neither the cross nor the dot may lie under the card
 }
 
 function aim(on) {
@@ -354,7 +373,15 @@ function listen() {
     clearTimeout(waiting);
     waiting = setTimeout(() => search(event.target.value), 120);
   });
+  byId("search").addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // or it would press the button that gets the focus
+    clearTimeout(waiting);
+    search(event.target.value);
+    byId("panel").querySelector(".pictures button")?.focus();
+  });
   addEventListener("keydown", onKey);
+  addEventListener("blur", () => holdLasso(false)); // a key that is let go elsewhere is not heard of
   addEventListener("keyup", (event) => event.key === "Shift" && holdLasso(false));
   if (scene.places) listenForPictures();
 }

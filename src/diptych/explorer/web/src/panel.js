@@ -17,8 +17,11 @@ export class Panel {
   }
 
   show(title, ...content) {
-    this.place.replaceChildren(make("h2", { id: "panel-title", tabindex: "-1" }, title), ...content);
+    const within = this.place.contains(document.activeElement);
+    const heading = make("h2", { id: "panel-title", tabindex: "-1" }, title);
+    this.place.replaceChildren(heading, ...content);
     this.place.scrollTop = 0;
+    if (within) heading.focus(); // what had the focus is gone: the Tab key goes on from here
   }
 
   /** Pictures with their names; `notes` says something of each. */
