@@ -105,6 +105,13 @@ def test_more_than_the_groups_goes_round_them_by_the_fewest_labels(monkeypatch):
     assert [row for row in chosen if which[row] == 2] == sorted(ranked, key=ranked.get)[:3]
 
 
+def test_within_a_group_the_order_is_that_of_the_mean_distance_to_ten(monkeypatch):
+    monkeypatch.setattr("diptych.vectors.choices.CLUSTERS", 1)
+    values, _ = groups((40,), spread=0.6)
+    ranked = mean_distances(values, range(40))
+    assert typicality(values, none(values), 40, 0) == sorted(ranked, key=ranked.get)
+
+
 def test_a_handful_far_from_all_waits_until_the_groups_are_empty(monkeypatch):
     monkeypatch.setattr("diptych.vectors.choices.CLUSTERS", 3)
     values, which = groups((12, 9, 5))
@@ -122,6 +129,26 @@ def test_copies_of_what_was_chosen_come_last(monkeypatch):
     copies = {middle, *range(18, 43)}
     assert len(copies & set(chosen[:18])) == 1
     assert copies >= set(chosen[18:])
+
+
+def test_what_rounding_made_of_a_labelled_picture_comes_last(monkeypatch):
+    monkeypatch.setattr("diptych.vectors.choices.CLUSTERS", 2)
+    values, which = groups((10, 8))
+    middle = most_typical(values, which, 0)
+    values = torch.cat([values, values[[middle] * 6].half().float()])
+    assert not torch.equal(values[18], values[middle])
+    chosen = typicality(values, some(values, [middle]), 23, 0)
+    assert set(chosen[17:]) == set(range(18, 24))
+
+
+@pytest.mark.parametrize("name", ["typicality", "kcenter"])
+def test_few_distances_at_once_choose_the_same(name, monkeypatch):
+    values, _ = groups((60, 45, 30))
+    labelled = some(values, [7, 61, 62, 110])
+    chosen = CHOICES[name](values, labelled, 30, 1)
+    monkeypatch.setattr("diptych.vectors.choices._DISTANCES_AT_ONCE", 50)
+    monkeypatch.setattr("diptych.vectors.clusters._DISTANCES_AT_ONCE", 100)
+    assert CHOICES[name](values, labelled, 30, 1) == chosen
 
 
 def test_one_picture_and_pictures_that_are_all_the_same():

@@ -62,6 +62,14 @@ def test_of_many_pictures_some_are_drawn_and_compared(method, monkeypatch):
     assert select_labels(vectors(), 10, method=method).compared == 40  # four for each to choose
 
 
+def test_what_is_drawn_is_of_both_kinds_and_by_the_seed():
+    has_label = np.arange(60) % 3 == 0
+    drawn = [module._drawn(has_label, 10, seed).tolist() for seed in (3, 3, 4)]
+    assert drawn[0] == drawn[1] == sorted(set(drawn[0])) != drawn[2]
+    assert has_label[drawn[0]].sum() == 10
+    assert len(drawn[0]) == 20
+
+
 def test_every_method_is_told():
     assert TOLD.keys() == CHOICES.keys()
     assert DEFAULT in CHOICES
@@ -118,6 +126,8 @@ def test_labelled_names_come_a_line_each_or_in_a_column(tmp_path):
     lines.write_text("a, b.png\n\nc d.png\n")
     column.write_text('\ufeffname\n"a, b.png"\nc d.png\n')
     assert read_labelled(lines) == read_labelled(column) == ["a, b.png", "c d.png"]
+    lines.write_bytes("a\u2028b.png\r\n\x0c\x85.png\n".encode())
+    assert read_labelled(lines) == ["a\u2028b.png", "\x0c\x85.png"]
     column.write_text("names\na.png\n")
     with pytest.raises(DataError, match="no column 'name'; did you mean 'names'"):
         read_labelled(column)
@@ -144,5 +154,5 @@ def test_a_long_choice_is_shown_in_part_where_a_file_holds_it():
     text = chosen.as_text("to_label.csv")
     assert "… and 20 more" in text
     assert "30 of 37 pictures without a label, by typicality" in text
-    assert "3 pictures have a label; what they stand for was not chosen again" in text
+    assert "3 pictures have a label; what is like that was not chosen again" in text
     assert all(one.name in chosen.as_text(None) for one in chosen.listed)

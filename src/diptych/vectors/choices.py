@@ -8,7 +8,7 @@
   k-means makes as many clusters as there are labels, those wanted and those there are, at most 500; the cluster with
   the fewest labels is next, of several the largest; from it comes the picture with the smallest mean distance to its
   nearest neighbours of the cluster. As in the authors' code, clusters of 5 pictures or fewer wait until the others are
-  empty. Deviations: 10 neighbours, where the paper has 20, since 10 were better (docs/results.md); a picture with the
+  empty. Deviations: 10 neighbours, where the paper has 20, since 10 were better (docs/using.md); a picture with the
   vector of one that has a label waits until all others are labelled, so that copies are not labelled twice; the mean
   distance is that among all members, once, and not among those left after each choice.
 

@@ -86,7 +86,8 @@ class Chosen:
             "Label them in this order.",
         ]
         if self.labelled:
-            lines.append(f"{self.labelled:,} pictures have a label; what they stand for was not chosen again.")
+            have = "1 picture has" if self.labelled == 1 else f"{self.labelled:,} pictures have"
+            lines.append(f"{have} a label; what is like that was not chosen again.")
         if out:
             lines.append(f"{printable(out)} holds them all: fill in its column label.")
         return "\n".join(lines)
@@ -156,7 +157,8 @@ def read_labelled(path: str | Path) -> list[str]:
     except OSError as error:
         raise DataError(f"cannot read --labelled {path} ({error.strerror}); give a file with a name a line") from error
     if file.suffix.lower() != ".csv":
-        names = [line for line in text.splitlines() if line.strip()]
+        lines = text.replace("\r\n", "\n").split("\n")  # splitlines would cut names at U+2028 and the like
+        names = [line for line in lines if line.strip()]
     else:
         table = csv.DictReader(io.StringIO(text, newline=""))
         try:
