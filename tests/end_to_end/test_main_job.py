@@ -108,7 +108,7 @@ def test_the_report_is_written_again(run):
     (out / "report.html").unlink()
     done = diptych("report", out)
     assert (done.returncode, done.stdout) == (0, f"{out / 'report.html'}\n")
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text().replace("\N{NO-BREAK SPACE}%", " %")
     for name in ("colours", "labels"):
         assert json.loads((out / "evaluation" / f"{name}.json").read_text())["verdict"]["sentence"] in page
 
