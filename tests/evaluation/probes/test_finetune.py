@@ -95,14 +95,18 @@ def test_the_rate_is_chosen_on_labelled_pictures_that_were_held_out():
     assert choose_start(backbone(), lesson(), rates=(1e18, 1e-3))[0] == 1e-3  # which diverges
 
 
-def test_what_chooses_the_rate_is_not_learned_from():
-    task = lesson(steps=60)
+def misleading(steps: int) -> Lesson:
+    """What is held out is like any class but its own."""
+    task = lesson(steps=steps)
     kept, held = hold_out(task.labels, 0)
     colours = torch.full((60, 3), 120.0)
     colours[kept, task.labels[kept]] = 200
     colours[held, task.labels[held]] = 20  # as no other class: easily learned, and never guessed
-    images = colours[:, :, None, None].expand(60, 3, SIZE, SIZE).byte()
-    assert choose_start(backbone(), replace(task, images=images), rates=(1e-5, 1e-2))[0] == 1e-5
+    return replace(task, images=colours[:, :, None, None].expand(60, 3, SIZE, SIZE).byte())
+
+
+def test_what_chooses_the_rate_is_not_learned_from():
+    assert choose_start(backbone(), misleading(steps=60), rates=(1e-5, 1e-2))[0] == 1e-5
 
 
 def test_what_leaves_no_rate_to_choose_is_refused():
@@ -114,8 +118,15 @@ def test_what_leaves_no_rate_to_choose_is_refused():
 
 def test_the_layer_begins_as_a_probe_where_that_does_better():
     assert choose_start(backbone(), lesson(steps=2), rates=(1e-6,)) == (1e-6, True)  # zeros would stay zeros
-    shuffled = lesson().labels[torch.randperm(60, generator=torch.Generator().manual_seed(3))]
-    assert choose_start(backbone(), replace(lesson(steps=2), labels=shuffled), rates=(1e-6,)) == (1e-6, False)
+    assert choose_start(backbone(), misleading(steps=2), rates=(1e-6,)) == (1e-6, False)  # zeros guess one class
+
+
+def test_of_classes_errors_choose_and_not_the_loss(monkeypatch):
+    """A probe that is sure of what it says loses more by one error than zeros do by saying nothing."""
+    monkeypatch.setattr(module, "loss", lambda logits, truth: logits.sum() * 0.0 + (logits != 0).any())
+    assert choose_start(backbone(), lesson(steps=1), rates=(1e-6,)) == (1e-6, True)
+    several = torch.nn.functional.one_hot(lesson().labels).bool()
+    assert choose_start(backbone(), replace(lesson(steps=1), labels=several), rates=(1e-6,)) == (1e-6, False)
 
 
 def test_steps_grow_with_the_labels_between_bounds():
