@@ -1,6 +1,7 @@
-"""Test pictures that belong together (a patient, a scene, the tiles of one picture), and what that does to intervals.
+"""Pictures that belong together (a patient, a scene, the tiles of one picture), and what that does.
 
-Such pictures are right or wrong together: what is drawn by chance is the group. See ``numbers.resampling``.
+Test pictures of a group are right or wrong together: what is drawn by chance is the group (``numbers.resampling``).
+And what is tested on, or chosen by, is apart from what is learned from only where groups stay whole.
 """
 
 from collections.abc import Sequence
@@ -47,3 +48,33 @@ def grouping(groups: Sequence[str | None]) -> list[str]:
     if drawn < FEW:
         said.append(f"{drawn} {what} to test on are few: intervals are wide, and small gains cannot be shown")
     return said
+
+
+def take_whole(labels: Tensor, groups: Tensor, fraction: float, random: torch.Generator) -> Tensor:
+    """Take whole groups, about a share of all rows: ``(N,)`` bool.
+
+    Groups are taken in random order, each that brings the number of rows nearer to the share wanted and leaves every
+    class a row; where none does, the first of the smallest that leave every class one, if there is such a group.
+
+    Args:
+        labels: ``(N,)`` int64 classes.
+        groups: ``(N,)`` int64, from 0.
+        fraction: 0..1.
+        random: of the order.
+    """
+    members = torch.split(groups.argsort(stable=True), torch.bincount(groups).tolist())
+    left, wanted, taken = torch.bincount(labels), fraction * len(labels), 0
+    is_taken = torch.zeros(len(labels), dtype=torch.bool)
+    possible: list[int] = []
+    for place in torch.randperm(len(members), generator=random).tolist():
+        rows = members[place]
+        after = left - torch.bincount(labels[rows], minlength=len(left))
+        if not len(rows) or not bool((after[left > 0] > 0).all()):
+            continue
+        possible.append(place)
+        if abs(taken + len(rows) - wanted) < abs(taken - wanted):
+            is_taken[rows] = True
+            left, taken = after, taken + len(rows)
+    if not taken and possible:
+        is_taken[members[min(possible, key=lambda place: (len(members[place]), place))]] = True
+    return is_taken

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from diptych.data.sources.source import Source, Subset
 from diptych.errors import DataError
+from diptych.evaluation.groups import take_whole
 from diptych.evaluation.truth import strata
 from diptych.seeding import SPLIT, generator
 
@@ -52,14 +53,9 @@ def _by_stratum(alike: Tensor, seed: int, test_fraction: float) -> set[int]:
 
 
 def _whole(groups: list[list[int]], total: int, seed: int, test_fraction: float) -> set[int]:
-    """Take whole groups, in random order, each that brings the number of pictures nearer to the share wanted."""
-    wanted = max(1.0, total * test_fraction)
-    test: set[int] = set()
-    order = torch.randperm(len(groups), generator=generator(seed, SPLIT, _STREAM)).tolist()
-    for group in (groups[place] for place in order):
-        if abs(len(test) + len(group) - wanted) < abs(len(test) - wanted):
-            test.update(group)
-    if not test:  # every group is larger than twice the share
-        least = min(groups, key=len)
-        test.update(least)
-    return test
+    numbers = torch.empty(total, dtype=torch.int64)
+    for number, places in enumerate(groups):
+        numbers[places] = number
+    alike = torch.zeros(total, dtype=torch.int64)  # whatever their class
+    taken = take_whole(alike, numbers, test_fraction, generator(seed, SPLIT, _STREAM))
+    return set(taken.nonzero()[:, 0].tolist())

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diptych.evaluation.groups import take_whole
 from diptych.evaluation.truth import strata
 from diptych.seeding import SPLIT, generator
 
@@ -40,31 +41,5 @@ def hold_out(
 
 
 def whole(labels: Tensor, groups: Tensor, seed: int, fraction: float = HELD_OUT) -> Tensor:
-    """Tell which rows ``(N,)`` bool are held out where groups stay whole.
-
-    Groups are taken in random order, each that brings the number of rows nearer to the share wanted and leaves every
-    class a row to fit on; where none does, the smallest that leaves every class one, if there is such a group.
-
-    Args:
-        labels: ``(N,)`` int64 classes.
-        groups: as for ``hold_out``.
-        seed: likewise.
-        fraction: likewise, of all rows.
-    """
-    order = groups.argsort(stable=True)
-    members = torch.split(order, torch.bincount(groups).tolist())
-    left, wanted, held = torch.bincount(labels), fraction * len(labels), 0
-    is_held = torch.zeros(len(labels), dtype=torch.bool)
-    least: Tensor | None = None
-    for place in torch.randperm(len(members), generator=generator(seed, SPLIT, 0, 0, _STREAM)).tolist():
-        rows = members[place]
-        after = left - torch.bincount(labels[rows], minlength=len(left))
-        if not len(rows) or not bool((after[left > 0] > 0).all()):
-            continue
-        least = rows if least is None or len(rows) < len(least) else least
-        if abs(held + len(rows) - wanted) < abs(held - wanted):
-            is_held[rows] = True
-            left, held = after, held + len(rows)
-    if not held and least is not None:
-        is_held[least] = True
-    return is_held
+    """Tell which rows ``(N,)`` bool are held out where groups stay whole, as ``groups.take_whole`` takes them."""
+    return take_whole(labels, groups, fraction, generator(seed, SPLIT, 0, 0, _STREAM))
