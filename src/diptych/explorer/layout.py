@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA
 
 from diptych.errors import ConfigError, DataError, suggest
 from diptych.vectors.files import Values
+from diptych.vectors.neighbours import normalised
 
 Kind = Literal["pca", "umap"]
 
@@ -80,12 +81,10 @@ def lay_out(values: Values, kind: Kind = "pca") -> Layout:
 
 def unit(values: Values) -> NDArray[np.float32]:
     """Return vectors ``(N, D)`` as float32 of length 1; zeros stay zeros. Raises DataError where one is not finite."""
-    wide = np.asarray(values, np.float32)
-    # Squares of what float32 holds may be more than it does, or so small that it takes them for 0.
-    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide, dtype=np.float64))[:, None]
-    if not np.isfinite(lengths).all():
+    found: NDArray[np.float32] = normalised(values).numpy()
+    if not np.isfinite(found).all():
         raise DataError("a vector holds NaN or an infinite number: leave such rows out, or embed the pictures again")
-    return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32, copy=False)
+    return found
 
 
 def sample(values: Values, most: int) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 The semi-supervised protocol of SimCLR (arXiv 2002.05709, appendix B.5), as far as it goes for any number of labels:
 crops and flips alone, no other augmentation. Deviations, each the same for every contender: AdamW with a short warm-up
 and a cosine to zero instead of SGD, because one set of rates suits small and large networks; the peak rate is the one
-of ``RATES`` with the least cross-entropy on a stratified fifth of the labelled pictures, where SimCLR's is fixed; the
+of ``RATES`` that does best on a fifth of the labelled pictures (``choose_start``), where SimCLR's is fixed; the
 number of steps grows with that of the labels, between two bounds; each picture is seen in two crops at a time (repeated
 augmentation, arXiv 1901.09335), because that is what our views are. The linear layer begins at zero, or as a linear
 probe of the frozen features (Kumar et al., arXiv 2202.10054), whichever does better on that fifth: with good features a

@@ -122,6 +122,10 @@ def open_pairs(data: str, limit: int | None, seed: int, *, by_folder: bool = Fal
 def shows_masks(data: str) -> bool:
     """Whether a folder holds pictures and masks, and no other folders: labels it has none."""
     root = Path(data)
+    if not (
+        (root / IMAGES).is_dir() and (root / MASKS).is_dir()
+    ):  # most: not every file of a large folder is looked at
+        return False
     try:
         return {member.name for member in root.iterdir() if member.is_dir() and member.name[0] != "."} == {
             IMAGES,
