@@ -65,6 +65,44 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def writing_folder(path: Path, advice: str = "", *, typed_as: Path | None = None) -> Iterator[Path]:
+    """Write a folder whole or not at all: yields an empty one beside it, then fsyncs all of it and moves it there.
+
+    What lay at ``path`` is deleted only then: whether it may be is for the caller to say.
+
+    Args:
+        path: the folder; where it is a link, the link is replaced, and what it points to is kept.
+        advice: as for ``writing_errors``.
+        typed_as: what to call it in errors; ``path`` if None.
+
+    Raises:
+        RunFolderError: the disk is full, or the folder may not be written.
+    """
+    temporary, earlier = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    with writing_errors(typed_as or path, advice):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had our number, as in containers
+            temporary.mkdir(parents=True)
+            yield temporary
+            for inner in temporary.rglob("*"):
+                sync_folder(inner)  # a file likewise
+            sync_folder(temporary)
+            if os.path.lexists(path):
+                os.replace(path, earlier)  # a kill from here on leaves it under that name
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if os.path.lexists(earlier) and not os.path.lexists(path):
+                os.replace(earlier, path)
+            raise
+        if earlier.is_symlink():
+            earlier.unlink()
+        else:
+            shutil.rmtree(earlier, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def writing_errors(path: Path, advice: str = "") -> Iterator[None]:
     """Turn the operating system's refusals to write into one line for the user.
 

@@ -161,14 +161,14 @@ def test_what_came_there_in_the_meantime_is_not_replaced(tmp_path, monkeypatch):
 def test_the_earlier_map_is_there_until_the_new_one_is(tmp_path, monkeypatch):
     out = tmp_path / "map"
     export_static(vectors(3), None, out)
-    rename = os.rename
+    replace = os.replace
 
     def fail(here, there):
         if str(here).endswith(".tmp"):
             raise OSError(28, "No space left on device")
-        rename(here, there)
+        replace(here, there)
 
-    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(RunFolderError, match="the disk is full"):
         export_static(vectors(5), None, out, overwrite=True)
     assert given(out, "scene")["count"] == 3

@@ -16,16 +16,15 @@ from tiny import flat, tree
 
 from diptych import cli
 from diptych.errors import ConfigError, DataError, RunFolderError
-from diptych.handoff import folders
 from diptych.handoff.card import last_name, without_folders
 from diptych.handoff.export import export
-from diptych.handoff.folders import refuse_used, writing_folder
+from diptych.handoff.folders import refuse_used
 from diptych.handoff.graph import PictureNetwork
 from diptych.handoff.model_card import measured_in, model_card
 from diptych.handoff.programs import run_onnx, trace, write_onnx
 from diptych.handoff.push import _place, push
 from diptych.progress import Terminal
-from diptych.runs import write_json
+from diptych.runs import write_json, writing_folder
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +174,7 @@ def test_an_earlier_folder_is_there_until_the_new_one_is(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(source, target)
 
-    monkeypatch.setattr(folders.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RunFolderError, match="the disk is full"):
         ours(folder)
     assert tree(tmp_path) == before

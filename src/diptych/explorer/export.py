@@ -14,7 +14,6 @@ A page that is opened as a file may fetch nothing, but it may load scripts from 
 import base64
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +23,7 @@ from diptych.errors import RunFolderError, UserError
 from diptych.explorer.files import page_files
 from diptych.explorer.scene import Scene
 from diptych.progress import Bar, Terminal
-from diptych.runs import sync_folder, writing_errors
+from diptych.runs import writing_errors, writing_folder
 
 CHUNK = 256
 """Pictures in one file: what pointing at a dot has to load."""
@@ -56,24 +55,16 @@ def write_static(scene: Scene, out: str | Path, *, side: int, overwrite: bool, t
     """
     refuse_to_replace(Path(out), overwrite=overwrite)
     folder = Path(os.path.realpath(out))  # what a link leads to is replaced, not the link
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    with writing_errors(Path(out), ADVICE):
-        try:
-            (temporary / "data").mkdir(parents=True)
-            _write(temporary / MARKER, b"An exported explorer of diptych; `--overwrite` may delete this folder.\n")
-            for name, content in page_files().items():
-                _write(temporary / name, _for_files(content) if name == "index.html" else content)
-            with terminal.bar("exporting", 2 * len(scene.vectors)) as bar:
-                for name, value in _data(scene, side, bar, terminal):
-                    text = f"diptychGive({json.dumps(name)}, {value});\n"
-                    _write(temporary / "data" / f"{name}.js", text.encode("ascii"))
-            sync_folder(temporary / "data")
-            sync_folder(temporary)
-            refuse_to_replace(Path(out), overwrite=overwrite)  # minutes have passed
-            _put(temporary, folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    with writing_folder(folder, ADVICE, typed_as=Path(out)) as temporary:
+        (temporary / "data").mkdir()
+        (temporary / MARKER).write_text("An exported explorer of diptych; `--overwrite` may delete this folder.\n")
+        for name, content in page_files().items():
+            (temporary / name).write_bytes(_for_files(content) if name == "index.html" else content)
+        with terminal.bar("exporting", 2 * len(scene.vectors)) as bar:
+            for name, value in _data(scene, side, bar, terminal):
+                text = f"diptychGive({json.dumps(name)}, {value});\n"
+                (temporary / "data" / f"{name}.js").write_text(text, encoding="ascii")
+        refuse_to_replace(Path(out), overwrite=overwrite)  # minutes have passed
     return Path(out) / "index.html"
 
 
@@ -87,34 +78,14 @@ def refuse_to_replace(folder: Path, *, overwrite: bool) -> None:
         whole = Path(os.path.realpath(folder))
         if Path.cwd().is_relative_to(whole):
             raise RunFolderError(f"{folder} is the folder that you are in, or holds it: {ADVICE}")
+        if whole.is_symlink():
+            raise RunFolderError(f"{folder} is a link that leads back to itself: {ADVICE}")
         if not whole.exists() or (whole.is_dir() and not any(whole.iterdir())):
             return
     if not (folder / MARKER).is_file():
         raise RunFolderError(f"{folder} is there already and is no exported explorer: {ADVICE}")
     if not overwrite:
         raise RunFolderError(f"{folder} is there already: {ADVICE}, or add --overwrite")
-
-
-def _put(made: Path, folder: Path) -> None:
-    """Move a finished export to its place; what lay there is deleted only then."""
-    old = made.with_suffix(".old")
-    if folder.exists():
-        os.rename(folder, old)
-    try:
-        os.rename(made, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        raise
-    sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _for_files(page: bytes) -> bytes:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diptych.frozen import FrozenBackbone, load, open_finished
 from diptych.handoff.card import HandoffCard, card_of
-from diptych.handoff.folders import refuse_used, writing_folder
+from diptych.handoff.folders import refuse_used
 from diptych.handoff.form import Form, check_form
 from diptych.handoff.graph import PictureNetwork, exact
 from diptych.handoff.parity import compare, refuse_unlike
@@ -25,7 +25,7 @@ from diptych.handoff.programs import (
 from diptych.handoff.timm_folder import refuse_not_timm, run_timm, write_timm
 from diptych.handoff.weights import load_backbone, write_weights
 from diptych.progress import Terminal
-from diptych.runs import writing
+from diptych.runs import writing, writing_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,14 @@ from diptych.errors import ConfigError, RunFolderError, UserError, byte_size, ty
 from diptych.frozen import FrozenBackbone, load, open_finished
 from diptych.handoff.card import KEY, HandoffCard, card_of
 from diptych.handoff.export import reference
-from diptych.handoff.folders import CONFIG_FILE, README, WEIGHTS_FILE, refuse_used, writing_folder
+from diptych.handoff.folders import CONFIG_FILE, README, WEIGHTS_FILE, refuse_used
 from diptych.handoff.model_card import measured_in, model_card
 from diptych.handoff.parity import compare, refuse_unlike
 from diptych.handoff.pictures import pictures_for
 from diptych.handoff.timm_folder import run_timm, why_not_timm, write_timm
 from diptych.handoff.weights import load_backbone, write_weights
 from diptych.progress import Terminal
-from diptych.runs import RunFolder, read_versioned, write_json, write_text, writing_errors
+from diptych.runs import RunFolder, read_versioned, write_json, write_text, writing_errors, writing_folder
 
 Told: TypeAlias = Callable[[Mapping[str, Any]], str]
 """Puts the result of an evaluation into words: ``evaluation.table.as_text``."""
